@@ -1,0 +1,1 @@
+//! modules.json as a pipeline: the encoder, then Pooling, Dense, LayerNorm, Normalize as data.

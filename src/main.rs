@@ -1,0 +1,3 @@
+//! argv -> configuration -> command; exit code. Nothing else.
+
+fn main() {}

@@ -1,0 +1,18 @@
+//! Leaf: what goes over the wire. Request and response types, the parser, the float writer, and the table of faults. No axum.
+
+pub mod fault;
+
+pub use fault::{Detail, Fault};
+
+/// What to do with a text longer than the model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncate {
+    /// Refuse the request and say how long the text is.
+    #[default]
+    None,
+    /// Keep the text's beginning.
+    End,
+    /// Keep the text's end (drop its head).
+    Start,
+}
