@@ -1,0 +1,5 @@
+//! One file per command, each with its flags.
+
+pub mod bench;
+pub mod embed;
+pub mod health;
