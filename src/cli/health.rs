@@ -1,35 +1,36 @@
-//! `vecmill health`: one request to `/health/ready`; for container health checks, where no curl is at hand.
+//! `vecmill health`: asks a running server whether it is ready, so that a container without curl can be probed.
 
-use anyhow::{Context, bail};
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::{StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use std::process::ExitCode;
 use std::time::Duration;
 
-/// Where to ask.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// host:port of the server
-    #[arg(default_value = "127.0.0.1:8000")]
-    address: String,
+/// Flags of `vecmill health`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Flags {
+    /// Address of the server, without a path. Plain HTTP only.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    pub url: String,
+    /// How many seconds to wait for the answer.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout_s: u64,
 }
 
-/// How long a server may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// Succeeds if the server says that it is ready.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let Args { address } = args;
-    let resolved = address.to_socket_addrs().with_context(|| format!("{address} is not host:port"))?.next();
-    let resolved = resolved.with_context(|| format!("{address} has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&resolved, LIMIT).with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(format!("GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(64 * 1024).read_to_end(&mut answer).context("the server did not answer in time")?;
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer.split_whitespace().nth(1).unwrap_or("nothing");
-    if status != "200" {
-        bail!("{address} answered {status}: {}", answer.rsplit("\r\n").next().unwrap_or_default());
-    }
-    Ok(())
+/// Exit code 0 if `GET /health/ready` answers 200, 1 for any other status.
+///
+/// # Errors
+/// No server there, or no answer in time.
+pub async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let uri: Uri = format!("{}/health/ready", flags.url.trim_end_matches('/')).parse().with_context(|| format!("--url {}", flags.url))?;
+    ensure!(uri.scheme_str() == Some("http") && uri.host().is_some(), "--url {}: must be http://HOST:PORT", flags.url);
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = tokio::time::timeout(Duration::from_secs(flags.timeout_s), client.get(uri)).await;
+    let status =
+        answer.with_context(|| format!("no answer within {} s", flags.timeout_s))?.with_context(|| format!("no server at {}", flags.url))?.status();
+    println!("{}", if status == StatusCode::OK { "ready" } else { "not ready" });
+    Ok(if status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
