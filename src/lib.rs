@@ -2,8 +2,12 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod card;
+pub mod encoders;
 pub mod engine;
+pub mod exec;
 pub mod hub;
+pub mod kernels;
+pub mod network;
 pub mod ragged;
 pub mod service;
 pub mod wire;
