@@ -260,6 +260,10 @@ struct Plan {
 fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
     let (model, info, native) = (&call.model, &loaded.info, loaded.engine.dim);
     let mut details = Vec::new();
+    if !model.settings.embed_empty {
+        let empty = call.texts.iter().enumerate().filter(|(_, text)| text.is_empty()).take(MAX_DETAILS);
+        details.extend(empty.map(|(index, _)| Detail::new(field(call.plain, index), "must not be empty")));
+    }
     let wanted = model.dimensions(info, native, call.dimensions).unwrap_or_else(|message| {
         details.push(Detail::new("dimensions", message));
         native
