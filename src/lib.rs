@@ -2,6 +2,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod card;
+pub mod cli;
 pub mod engine;
 pub mod hub;
 pub mod ragged;

@@ -1,0 +1,4 @@
+//! One file per command, with its flags.
+
+pub mod models;
+pub mod pull;
