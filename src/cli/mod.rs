@@ -9,8 +9,9 @@ pub mod pull;
 pub mod serve;
 mod start;
 
-use crate::config::{ConfigError, Env};
+use crate::config::{self, ConfigError, Env, SourceSaid};
 use clap::Parser;
+use std::io::stdout;
 use std::process::ExitCode;
 
 /// Self-hosted text embeddings: open models, exact vectors, the speed of your hardware, no network needed
@@ -28,9 +29,19 @@ enum Command {
     /// Embed texts from a file, without a server
     Embed(Box<embed::Flags>),
     /// Fetch a model and verify it
-    Pull(pull::Args),
+    Pull {
+        #[command(flatten)]
+        args: pull::Args,
+        #[command(flatten)]
+        source: SourceSaid,
+    },
     /// List the models known by name
-    Models(models::Args),
+    Models {
+        #[command(flatten)]
+        args: models::Args,
+        #[command(flatten)]
+        source: SourceSaid,
+    },
     Keys(keys::Args),
     /// Load a running server and measure it
     Bench(Box<bench::Flags>),
@@ -44,8 +55,8 @@ pub fn main(env: &Env) -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(*args, env).map(done),
         Command::Embed(flags) => embed::run(*flags, env),
-        Command::Pull(args) => pull::run(&args, env).map(done),
-        Command::Models(args) => models::run(&args, env).map(done),
+        Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
+        Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Keys(args) => keys::run(&args).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
         Command::Health(flags) => start::run(1, health::run(flags)),

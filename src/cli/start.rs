@@ -52,7 +52,7 @@ async fn load_one(
     needed_bytes: &mut u64,
 ) -> anyhow::Result<Loaded> {
     let (what, hub) = (model.what.clone(), hub.clone());
-    let files = tokio::task::spawn_blocking(move || hub::obtain(&what, &hub, &*hub::progress())).await??;
+    let files = tokio::task::spawn_blocking(move || hub::obtain(&what, &hub, &*hub::for_stderr())).await??;
     *needed_bytes += load::expected_bytes(&files, &model.load)?;
     memory::check(*needed_bytes, memory::allowance(Path::new("/")))?;
     let (tell, info) = oneshot::channel();

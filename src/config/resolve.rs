@@ -224,6 +224,7 @@ pub fn resolve_source(said: &SourceSaid, env: &Env) -> hub::Options {
         hf_token: env.get("HF_TOKEN").map(str::to_owned),
         proxied: proxies.iter().any(|name| env.get(name).is_some()),
         python: "python3".to_owned(),
+        limits: hub::Limits::default(),
     }
 }
 

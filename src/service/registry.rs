@@ -86,8 +86,8 @@ impl Model {
         let name = input_type.or(self.settings.default_prompt.as_deref()).or(info.default_prompt_name.as_deref());
         let Some(name) = name else { return Ok("") };
         let mapped = match name {
-            "query" => self.card.and_then(|card| card.query_prompt.as_deref()),
-            "document" => self.card.and_then(|card| card.document_prompt.as_deref()),
+            "query" => self.card.and_then(|card| card.prompts.query.as_deref()),
+            "document" => self.card.and_then(|card| card.prompts.document.as_deref()),
             _ => None,
         };
         if let Some(text) = mapped.and_then(own).or_else(|| own(name)) {
@@ -111,9 +111,9 @@ impl Model {
 
     /// Which shorter sizes it gives: what the operator says, else its card, else its config.json.
     pub fn matryoshka(&self, info: &ModelInfo) -> Matryoshka {
-        let sizes = |sizes: &[usize]| if sizes.is_empty() { Matryoshka::Any } else { Matryoshka::Sizes(sizes.to_vec()) };
-        let declared = self.settings.matryoshka.clone().or_else(|| self.card.and_then(|card| card.matryoshka.as_deref()).map(sizes));
-        declared.or_else(|| info.matryoshka.as_deref().map(sizes)).unwrap_or(Matryoshka::Denied)
+        let by_card = || self.card.map(|card| &card.matryoshka).filter(|sizes| !sizes.is_empty());
+        let sizes = || by_card().or(info.matryoshka.as_ref()).cloned().map(Matryoshka::Sizes);
+        self.settings.matryoshka.clone().or_else(sizes).unwrap_or(Matryoshka::Denied)
     }
 
     /// The size of the vectors of a request that asks for `wanted`, or the sentence that refuses it.
