@@ -6,6 +6,7 @@ use crate::config::{self, Env, Resolved, Said};
 use crate::engine::Engine;
 use crate::service::Service;
 use crate::service::access::Access;
+use crate::service::keyfile::KeyFile;
 use crate::service::registry::Registry;
 use crate::telemetry;
 use anyhow::{Context, anyhow};
@@ -26,7 +27,8 @@ const DEVICE_GRACE: Duration = Duration::from_secs(5);
 /// Serves until a signal or a failure ends it.
 pub fn run(args: Args, env: &Env) -> anyhow::Result<()> {
     let resolved = config::serve(args, env)?;
-    telemetry::init(&resolved.log).map_err(|error| anyhow!("{error}"))?;
+    telemetry::init(&resolved.log)?;
+    telemetry::install_metrics();
     tracing::info!(configuration = %resolved.summary(), "starting");
     start::run(resolved.threads, serve(resolved))
 }
@@ -37,18 +39,21 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let listener = TcpListener::bind(resolved.listen).with_context(|| format!("cannot listen on {}", resolved.listen))?;
     let address = listener.local_addr()?;
     let access = match &resolved.keys {
-        Some(path) => Access::from_file(path)?,
-        None => Access::open(),
+        Some(path) => {
+            let (file, access) = KeyFile::open(path)?;
+            let access = Arc::new(access);
+            tokio::spawn(watch_keys(file, access.clone()));
+            access
+        }
+        None => {
+            tracing::warn!(%address, "no keys are configured: everyone who reaches this address is served");
+            Arc::new(Access::open_to_all())
+        }
     };
-    if access.is_open() {
-        tracing::warn!(%address, "no keys are configured: everyone who reaches this address is served");
-    }
-    let access = Arc::new(access);
     let registry = Registry::new(resolved.models.iter().map(start::place).collect())?;
     let engine = Engine::start(resolved.engine.clone()).context("cannot start the device thread")?;
     let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
 
-    tokio::spawn(watch_keys(access.clone()));
     let (failed, mut loading_failed) = oneshot::channel();
     let loader = service.clone();
     let (models, hub) = (resolved.models.clone(), resolved.hub.clone());
@@ -63,8 +68,8 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
 
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
-    let state = api::State { service: service.clone(), access };
-    let mut server = tokio::spawn(api::serve(listener, state, resolved.api, async move { stopped.notified().await }));
+    let api = Arc::new(api::Api::new(service.clone(), access, resolved.api));
+    let mut server = tokio::spawn(api::serve(listener, api, async move { stopped.notified().await }));
     tokio::select! {
         Ok(error) = &mut loading_failed => return Err(error),
         () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
@@ -86,18 +91,15 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
 }
 
 /// Follows the keys file for as long as the server lives.
-async fn watch_keys(access: Arc<Access>) {
-    if access.is_open() {
-        return;
-    }
+async fn watch_keys(mut file: KeyFile, access: Arc<Access>) {
     let mut ticks = tokio::time::interval(KEYS_INTERVAL);
     loop {
         ticks.tick().await;
-        let access = access.clone();
-        match tokio::task::spawn_blocking(move || access.reload()).await {
-            Ok(Ok(true)) => tracing::info!("the keys file was read again"),
-            Ok(Err(error)) => tracing::error!(%error, "the old keys stay in force"),
-            _ => {}
+        // A look at a local file; it may be slow where the file lies on a network, but nothing waits for this task.
+        match tokio::task::block_in_place(|| file.reload(&access)) {
+            Ok(true) => tracing::info!("the keys file was read again"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the old keys stay in force"),
         }
     }
 }

@@ -53,11 +53,11 @@ async fn load_one(
 ) -> anyhow::Result<Loaded> {
     let (what, hub) = (model.what.clone(), hub.clone());
     let files = tokio::task::spawn_blocking(move || hub::obtain(&what, &hub, &*hub::for_stderr())).await??;
-    *needed_bytes += load::expected_bytes(&files, &model.load)?;
+    *needed_bytes += memory::weights_bytes(&files.root);
     memory::check(*needed_bytes, memory::allowance(Path::new("/")))?;
     let (tell, info) = oneshot::channel();
     let (on_device, options) = (files.clone(), model.load.clone());
-    let ready = service.engine().load(move || -> anyhow::Result<Box<dyn Compute>> {
+    let ready = service.engine().load(&place.slug, move || -> anyhow::Result<Box<dyn Compute>> {
         let loaded = load::load(&on_device, &options)?;
         let _ = tell.send(loaded.info);
         Ok(Box::new(loaded.pipeline))
