@@ -59,14 +59,14 @@ async fn load_one(
     let (on_device, options) = (files.clone(), model.load.clone());
     let ready = service.engine().load(&place.slug, move || -> anyhow::Result<Box<dyn Compute>> {
         let loaded = load::load(&on_device, &options)?;
-        let _ = tell.send(loaded.info);
-        Ok(Box::new(loaded.pipeline))
+        let _ = tell.send(loaded.info.clone());
+        Ok(Box::new(loaded))
     });
     let ready = ready.await?;
     let info = info.await.context("the loader gave no description")?;
     let encoder = tokio::task::spawn_blocking({
         let info = info.clone();
-        move || TextEncoder::load(&files, &info)
+        move || TextEncoder::load(&info)
     });
     let encoder = encoder.await??;
     if let Some(name) = &model.settings.default_prompt

@@ -1,9 +1,10 @@
 //! The device thread: loads models, then takes batch after batch as long as the device is free. It never waits on a client.
 
-use super::compute::{Compute, ComputeError};
+use super::compute::Compute;
 use super::meter;
 use super::pace::{self, Pace};
 use super::pending::{Failure, Job, Pending};
+use super::pipeline::ComputeError;
 use super::queue::Batch;
 use super::{Load, Phase, Ready, Shared};
 use crate::ragged::Packed;
@@ -119,12 +120,12 @@ fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
     match result {
         Ok(vectors) => deliver(shared, model, &jobs, &vectors),
         Err(error) if jobs.len() > 1 => {
-            tracing::warn!(texts = jobs.len(), %error, "batch failed; it is split and tried again");
+            tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
             let rest = jobs.split_off(jobs.len() / 2);
             compute(shared, model, jobs);
             compute(shared, model, rest);
         }
-        Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, error.to_string())),
+        Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
     }
 }
 
@@ -133,9 +134,9 @@ fn encode(model: &dyn Compute, jobs: &[Job]) -> Result<Vec<f32>, ComputeError> {
     let batch = Packed::new(jobs.iter().map(|job| &job.tokens));
     let expected = jobs.len() * model.dim();
     let result = catch_unwind(AssertUnwindSafe(|| model.encode(&batch)));
-    let vectors = result.unwrap_or_else(|panic| Err(ComputeError::Failed(format!("the computation panicked: {}", text_of(panic.as_ref())))))?;
+    let vectors = result.unwrap_or_else(|panic| Err(failed(format!("the computation panicked: {}", text_of(panic.as_ref())))))?;
     if vectors.len() != expected {
-        return Err(ComputeError::Failed(format!("{} values came out instead of {expected}", vectors.len())));
+        return Err(failed(format!("{} values came out instead of {expected}", vectors.len())));
     }
     Ok(vectors)
 }
@@ -168,6 +169,19 @@ fn give_up(shared: &Shared, pending: &Pending, reason: String) {
     tracing::error!(%reason, "a request failed");
     pending.fail(Failure::Compute(reason));
     shared.lock().queue.cancel(pending.id);
+}
+
+/// A failure that no operation reported itself.
+fn failed(reason: String) -> ComputeError {
+    ComputeError::Failed(candle_core::Error::Msg(reason))
+}
+
+/// An error with its cause, on one line.
+fn why(error: &ComputeError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 /// The message of a panic, if it has one.

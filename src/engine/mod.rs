@@ -10,8 +10,9 @@ mod pending;
 pub mod pipeline;
 pub mod queue;
 
-pub use compute::{Compute, ComputeError};
+pub use compute::Compute;
 pub use pending::{Computed, Failure};
+pub use pipeline::ComputeError;
 
 use crate::ragged::Tokens;
 use pace::Pace;

@@ -46,7 +46,7 @@ pub struct Caller {
 }
 
 /// A request whose fields have been checked one by one, but not against the model.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EmbedCall {
     /// The model asked for.
     pub model: Arc<Model>,
@@ -154,14 +154,14 @@ impl Service {
         let model = call.model.clone();
         let loaded = self.loaded(&model)?;
         let plan = plan(&call, loaded)?;
-        let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum());
+        let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum::<usize>());
         // A guess at the tokens is enough to refuse without tokenising while the queue is full.
         self.engine.room(texts, (bytes / 8).max(texts)).map_err(|refusal| fault_of(refusal, caller))?;
         let admitted = self.ingest.admit(bytes).map_err(|retry_after_s| Fault::Overloaded { retry_after_s })?;
 
         let started = Instant::now();
         let prompt: Arc<str> = plan.prompt.into();
-        let job = Tokenize { encoder: loaded.encoder.clone(), prompt, truncate: plan.truncate };
+        let job = Tokenize { encoder: loaded.encoder.clone(), prompt, truncate: plan.truncate, limit: loaded.info.max_tokens };
         let tokens = self.tokenize(job, call.texts).await?;
         drop(admitted);
         let tokenize = started.elapsed();
@@ -289,12 +289,13 @@ struct Tokenize {
     encoder: Arc<TextEncoder>,
     prompt: Arc<str>,
     truncate: Truncate,
+    limit: usize,
 }
 
 impl Tokenize {
     fn run(&self, piece: Vec<(usize, String)>) -> Vec<(usize, Result<Tokens, String>)> {
         let encode = |text: &str| {
-            let tokens = self.encoder.encode(text, &self.prompt, self.truncate);
+            let tokens = self.encoder.encode(text, &self.prompt, self.truncate, self.limit);
             tokens.map_err(|error| error.to_string())
         };
         piece.into_iter().map(|(index, text)| (index, encode(&text))).collect()

@@ -38,7 +38,6 @@ pub enum Matryoshka {
 }
 
 /// A model being served.
-#[derive(Debug)]
 pub struct Model {
     /// The name it is listed under.
     pub slug: String,
@@ -48,7 +47,6 @@ pub struct Model {
 }
 
 /// What exists once the weights are in place and warm.
-#[derive(Debug)]
 pub struct Loaded {
     pub engine: Ready,
     pub info: ModelInfo,
@@ -135,7 +133,7 @@ impl Model {
 }
 
 /// A model found by the name that a client sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Found {
     pub model: Arc<Model>,
     /// The prompt that stood behind the slug: `SLUG:query`.
@@ -143,7 +141,7 @@ pub struct Found {
 }
 
 /// All models being served, in the order of the command line.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Registry {
     models: Vec<Arc<Model>>,
 }
