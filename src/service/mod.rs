@@ -4,6 +4,7 @@ use crate::wire::{Fault, Truncate};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub mod access;
 pub mod registry;
 use registry::Model;
 
