@@ -1,0 +1,59 @@
+//! From a weight's handle to a candle tensor on the device, in the dtype computed in, with every number checked.
+
+use crate::network::{self, LoadError, Weight};
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+
+/// Where tensors lie and what they are made of.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub device: Device,
+    pub dtype: network::DType,
+}
+
+impl Place {
+    /// The processor in f32: the reference for everything else.
+    pub fn reference() -> Self {
+        Self { device: Device::Cpu, dtype: network::DType::F32 }
+    }
+
+    /// The dtype as candle names it.
+    pub fn candle_dtype(&self) -> DType {
+        match self.dtype {
+            network::DType::F32 => DType::F32,
+            network::DType::Bf16 => DType::BF16,
+            network::DType::F16 => DType::F16,
+        }
+    }
+
+    /// Reads a weight into a tensor of its shape.
+    ///
+    /// # Errors
+    /// A number that is not finite, as stored or in the dtype computed in; a device that fails.
+    pub fn tensor(&self, weight: &Weight) -> Result<Tensor, LoadError> {
+        let numbers = decode(weight);
+        if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
+            return Err(weight.refuse(format!("holds {} at index {at}", numbers[at])));
+        }
+        let limit = match self.dtype {
+            network::DType::F32 => f32::MAX,
+            network::DType::Bf16 => bf16::MAX.to_f32(),
+            network::DType::F16 => f16::MAX.to_f32(),
+        };
+        if let Some(number) = numbers.iter().find(|number| number.abs() > limit) {
+            return Err(weight.refuse(format!("holds {number}, which {} cannot hold: choose another dtype", self.dtype)));
+        }
+        let build = || Tensor::from_vec(numbers, weight.shape(), &Device::Cpu)?.to_dtype(self.candle_dtype())?.to_device(&self.device);
+        build().map_err(|error| LoadError::Device(error.into()))
+    }
+}
+
+/// The numbers of a weight in f32, which holds all three stored formats exactly. The bytes may lie at any address.
+fn decode(weight: &Weight) -> Vec<f32> {
+    let bytes = weight.bytes();
+    match weight.dtype() {
+        network::DType::F32 => bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect(),
+        network::DType::Bf16 => bytes.as_chunks().0.iter().map(|number| bf16::from_le_bytes(*number).to_f32()).collect(),
+        network::DType::F16 => bytes.as_chunks().0.iter().map(|number| f16::from_le_bytes(*number).to_f32()).collect(),
+    }
+}

@@ -1,0 +1,3 @@
+//! Operations whose body depends on the device. Nothing above this room knows whether there is a GPU.
+
+pub mod device;

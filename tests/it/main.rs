@@ -1,0 +1,3 @@
+//! The one integration binary: each module is about one promise.
+
+mod house;
