@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub mod registry;
+pub mod tokenizer;
 use registry::Model;
 
 /// Who asks, as far as fairness and deadlines are concerned.
