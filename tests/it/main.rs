@@ -1,0 +1,4 @@
+//! The one integration binary; a module per part.
+
+mod models;
+mod parity;
