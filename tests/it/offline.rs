@@ -56,16 +56,3 @@ fn offline_works_in_a_namespace_without_a_route() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
-
-/// The same namespace with fetching allowed: every source fails quickly and is named.
-#[test]
-fn without_a_route_every_source_is_named() {
-    let machine = Machine::new();
-    machine.break_pip("no index\n");
-    let (model, options) = (files(42), machine.options("https://hub.invalid"));
-    let what = card("m", None, &model, &["pack"]);
-    let text = obtain(&what, &options, &Silent).unwrap_err().to_string();
-    for place in ["cache/models/m", "hub https://hub.invalid", "Python package pack==1.0", "no index"] {
-        assert!(text.contains(place), "{text}");
-    }
-}
