@@ -1,6 +1,6 @@
 //! `vecmill keys`: makes API keys. Only their hash ever stands in a file.
 
-use crate::service::access::sha256_hex;
+use crate::service::keyfile::sha256_hex;
 use rand::distr::{Alphanumeric, SampleString};
 
 /// Make API keys for --keys FILE
@@ -47,14 +47,14 @@ fn stanza(key: &str, name: &str, user: &str, tenant: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::access::Access;
+    use crate::service::keyfile::KeyFile;
 
     #[test]
     fn the_stanza_lets_the_key_in() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys.toml");
         std::fs::write(&path, stanza("sgk_x", "a \"quoted\" name", "u", "t")).unwrap();
-        let access = Access::from_file(&path).unwrap();
+        let (_, access) = KeyFile::open(&path).unwrap();
         assert_eq!(access.authenticate("sgk_x").unwrap().name, "a \"quoted\" name");
     }
 }

@@ -7,9 +7,11 @@ pub mod keys;
 pub mod models;
 pub mod pull;
 pub mod serve;
+mod start;
 
-use crate::config::{ConfigError, Env};
+use crate::config::{self, ConfigError, Env, SourceSaid};
 use clap::Parser;
+use std::io::stdout;
 use std::process::ExitCode;
 
 /// Self-hosted text embeddings: open models, exact vectors, the speed of your hardware, no network needed
@@ -25,37 +27,45 @@ enum Command {
     /// Serve models over HTTP
     Serve(Box<serve::Args>),
     /// Embed texts from a file, without a server
-    Embed(Box<embed::Args>),
+    Embed(Box<embed::Flags>),
     /// Fetch a model and verify it
-    Pull(pull::Args),
+    Pull {
+        #[command(flatten)]
+        args: pull::Args,
+        #[command(flatten)]
+        source: SourceSaid,
+    },
     /// List the models known by name
-    Models(models::Args),
+    Models {
+        #[command(flatten)]
+        args: models::Args,
+        #[command(flatten)]
+        source: SourceSaid,
+    },
     Keys(keys::Args),
     /// Load a running server and measure it
-    Bench(Box<bench::Args>),
+    Bench(Box<bench::Flags>),
     /// Ask a server whether it is ready; the exit code says so (for container health checks)
-    Health(health::Args),
+    Health(health::Flags),
 }
 
 /// Runs the command that argv names.
 pub fn main(env: &Env) -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::run(*args, env),
-        Command::Embed(args) => return embed::run(*args, env),
-        Command::Pull(args) => pull::run(&args, env),
-        Command::Models(args) => models::run(&args, env),
-        Command::Keys(args) => keys::run(&args),
-        Command::Bench(args) => bench::run(*args),
-        Command::Health(args) => health::run(&args),
+        Command::Serve(args) => serve::run(*args, env).map(done),
+        Command::Embed(flags) => embed::run(*flags, env),
+        Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
+        Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
+        Command::Keys(args) => keys::run(&args).map(done),
+        Command::Bench(flags) => start::run(1, bench::run(*flags)),
+        Command::Health(flags) => start::run(1, health::run(flags)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            // 2 = the words were wrong, as clap says it; 1 = it went wrong.
-            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        // 2 = the words were wrong, as clap says it; 1 = it went wrong.
+        ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+    })
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl Resolved {
     pub fn budget_bytes(&self) -> u64 {
         // A waiting token costs its id, its place in a row and its share of a text's bookkeeping.
         const BYTES_PER_QUEUED_TOKEN: usize = 64;
-        let bytes = self.api.max_ingest_bytes + self.service.max_ingest_bytes + self.engine.max_queue_tokens * BYTES_PER_QUEUED_TOKEN;
+        let bytes = self.api.max_held_bytes + self.service.max_ingest_bytes + self.engine.max_queue_tokens * BYTES_PER_QUEUED_TOKEN;
         bytes as u64
     }
 
@@ -190,7 +190,7 @@ impl ServeModel {
         };
         self.load.max_tokens = table.max_tokens;
         if let Some(dtype) = &table.dtype {
-            self.load.dtype = parse(dtype, "dtype")?;
+            self.load.dtype = named("dtype", Some(dtype), engine::load::parse_dtype)?;
         }
         Ok(())
     }
@@ -204,8 +204,8 @@ pub fn resolve_models(said: &ModelSaid, env: &Env) -> Result<Models, ConfigError
         return impossible("--threads must be at least 1");
     }
     let load = engine::load::Options {
-        device: parse(said.device.as_deref().unwrap_or("auto"), "device")?,
-        dtype: parse(said.dtype.as_deref().unwrap_or("auto"), "dtype")?,
+        device: named("--device", said.device.as_deref(), engine::load::parse_device)?,
+        dtype: named("--dtype", said.dtype.as_deref(), engine::load::parse_dtype)?,
         pooling: said.pooling.clone(),
         max_tokens: None,
     };
@@ -224,23 +224,26 @@ pub fn resolve_source(said: &SourceSaid, env: &Env) -> hub::Options {
         hf_token: env.get("HF_TOKEN").map(str::to_owned),
         proxied: proxies.iter().any(|name| env.get(name).is_some()),
         python: "python3".to_owned(),
+        limits: hub::Limits::default(),
     }
 }
 
 /// How to log.
 pub fn resolve_log(said: &super::LogSaid) -> Result<telemetry::Options, ConfigError> {
-    let json = match said.log_format.as_deref() {
-        None => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
-        Some("json") => true,
-        Some("pretty") => false,
+    use telemetry::LogFormat;
+    let format = match said.log_format.as_deref() {
+        None if std::io::IsTerminal::is_terminal(&std::io::stderr()) => LogFormat::Pretty,
+        None | Some("json") => LogFormat::Json,
+        Some("pretty") => LogFormat::Pretty,
         Some(other) => return impossible(format!("--log-format {other:?} must be pretty or json")),
     };
-    Ok(telemetry::Options { json, level: said.log_level.clone().unwrap_or_else(|| "info".to_owned()) })
+    Ok(telemetry::Options { format, level: said.log_level.clone().unwrap_or_else(|| "info".to_owned()) })
 }
 
-/// A value with its own parser; the error names the flag.
-fn parse<T: std::str::FromStr<Err = String>>(value: &str, flag: &str) -> Result<T, ConfigError> {
-    value.parse().or_else(|error| impossible(format!("--{flag} {value:?}: {error}")))
+/// A word with its own parser, `auto` if nothing is said; the error names the option.
+fn named<T>(option: &str, word: Option<&str>, parse: fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    let word = word.unwrap_or("auto");
+    parse(word).or_else(|error| impossible(format!("{option} {word:?}: {error}")))
 }
 
 /// `$XDG_...`, or below the home directory, or here.

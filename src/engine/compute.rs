@@ -1,5 +1,7 @@
 //! What the device thread asks of a model: a batch in, one row per text out. A trait, so that tests can put anything behind it.
 
+use super::load::Loaded;
+use super::pipeline::ComputeError;
 use crate::ragged::Packed;
 
 /// A model on its device. Lives on the device thread and never leaves it.
@@ -17,11 +19,20 @@ pub trait Compute {
     fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError>;
 }
 
-/// A batch could not be computed.
-#[derive(Debug, thiserror::Error)]
-pub enum ComputeError {
-    #[error("out of memory: {0}")]
-    OutOfMemory(String),
-    #[error("{0}")]
-    Failed(String),
+impl Compute for Loaded {
+    fn dim(&self) -> usize {
+        self.pipeline.dim()
+    }
+
+    fn longest(&self) -> usize {
+        self.info.max_tokens
+    }
+
+    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        self.pipeline.encode(batch)
+    }
+
+    fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        self.pipeline.encode_f32(batch)
+    }
 }

@@ -1,9 +1,10 @@
 //! The device thread: loads models, then takes batch after batch as long as the device is free. It never waits on a client.
 
-use super::compute::{Compute, ComputeError};
+use super::compute::Compute;
 use super::meter;
 use super::pace::{self, Pace};
 use super::pending::{Failure, Job, Pending};
+use super::pipeline::ComputeError;
 use super::queue::Batch;
 use super::{Load, Phase, Ready, Shared};
 use crate::ragged::Packed;
@@ -18,28 +19,41 @@ enum Todo {
     Stop,
 }
 
+/// A model on the device, under the name that its metrics carry.
+struct Place {
+    name: String,
+    compute: Box<dyn Compute>,
+}
+
 /// The thread's whole life. However it ends, nobody is left waiting.
 pub(super) fn run(shared: Arc<Shared>) {
     let _last_words = LastWords(shared.clone());
-    let mut models: Vec<Box<dyn Compute>> = Vec::new();
+    let mut models: Vec<Place> = Vec::new();
     loop {
         match next(&shared) {
             Todo::Load(load) => models.extend(self::load(&shared, load)),
             Todo::Batch(batch) => {
-                let started = Instant::now();
-                let (model, tokens, texts) = (batch.model, batch.tokens, batch.jobs.len());
-                let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
-                if let Some(compute) = models.get(model) {
-                    self::compute(&shared, compute.as_ref(), jobs);
-                }
-                let took = started.elapsed();
-                meter::batch(model, batch.lane, texts, tokens, took);
-                if let Some(pace) = shared.lock().paces.get_mut(model) {
-                    pace.observe(tokens, took);
+                if let Some(model) = models.get(batch.model) {
+                    run_batch(&shared, model, batch);
                 }
             }
             Todo::Stop => return,
         }
+    }
+}
+
+/// Computes what is still wanted of a batch, and takes its time.
+fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) {
+    let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
+    let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
+    if texts == 0 {
+        return;
+    }
+    let started = Instant::now();
+    compute(shared, model, jobs);
+    meter::batch(&model.name, texts, tokens);
+    if let Some(pace) = shared.lock().paces.get_mut(batch.model) {
+        pace.observe(tokens, started.elapsed());
     }
 }
 
@@ -52,7 +66,6 @@ fn next(shared: &Shared) -> Todo {
         }
         let next = state.queue.next(Instant::now());
         next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
-        meter::expired(next.expired.len());
         meter::depth(state.queue.queued_tokens());
         if let Some(batch) = next.batch {
             return Todo::Batch(batch);
@@ -65,8 +78,8 @@ fn next(shared: &Shared) -> Todo {
 }
 
 /// Loads a model and measures it; a panic in a loader is an error like any other.
-fn load(shared: &Shared, load: Load) -> Option<Box<dyn Compute>> {
-    let Load { make, budget_tokens, budget_texts, reply } = load;
+fn load(shared: &Shared, load: Load) -> Option<Place> {
+    let Load { name, make, budget_tokens, budget_texts, reply } = load;
     let made = catch_unwind(AssertUnwindSafe(|| -> anyhow::Result<(Box<dyn Compute>, Pace)> {
         let model = make()?;
         let pace = pace::warm_up(model.as_ref())?;
@@ -82,7 +95,7 @@ fn load(shared: &Shared, load: Load) -> Option<Box<dyn Compute>> {
             state.dims.push(model.dim());
             drop(state);
             let _ = reply.send(Ok(Ready { model: id, dim: model.dim(), budget, tokens_per_s: pace.warm_tokens_per_s() }));
-            Some(model)
+            Some(Place { name, compute: model })
         }
         Err(error) => {
             let _ = reply.send(Err(error));
@@ -92,12 +105,9 @@ fn load(shared: &Shared, load: Load) -> Option<Box<dyn Compute>> {
 }
 
 /// Computes texts together; if that fails, in halves, down to the single text, whose request then fails alone.
-fn compute(shared: &Shared, model: &dyn Compute, mut jobs: Vec<Job>) {
-    if jobs.is_empty() {
-        return;
-    }
+fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
     let started = Instant::now();
-    let result = encode(model, &jobs);
+    let result = encode(model.compute.as_ref(), &jobs);
     let took = started.elapsed();
     let mut last: Option<&Arc<Pending>> = None;
     for job in &jobs {
@@ -110,13 +120,12 @@ fn compute(shared: &Shared, model: &dyn Compute, mut jobs: Vec<Job>) {
     match result {
         Ok(vectors) => deliver(shared, model, &jobs, &vectors),
         Err(error) if jobs.len() > 1 => {
-            tracing::warn!(texts = jobs.len(), %error, "batch failed; it is split and tried again");
-            meter::split();
+            tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
             let rest = jobs.split_off(jobs.len() / 2);
             compute(shared, model, jobs);
             compute(shared, model, rest);
         }
-        Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, error.to_string())),
+        Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
     }
 }
 
@@ -125,29 +134,29 @@ fn encode(model: &dyn Compute, jobs: &[Job]) -> Result<Vec<f32>, ComputeError> {
     let batch = Packed::new(jobs.iter().map(|job| &job.tokens));
     let expected = jobs.len() * model.dim();
     let result = catch_unwind(AssertUnwindSafe(|| model.encode(&batch)));
-    let vectors = result.unwrap_or_else(|panic| Err(ComputeError::Failed(format!("the computation panicked: {}", text_of(panic.as_ref())))))?;
+    let vectors = result.unwrap_or_else(|panic| Err(failed(format!("the computation panicked: {}", text_of(panic.as_ref())))))?;
     if vectors.len() != expected {
-        return Err(ComputeError::Failed(format!("{} values came out instead of {expected}", vectors.len())));
+        return Err(failed(format!("{} values came out instead of {expected}", vectors.len())));
     }
     Ok(vectors)
 }
 
 /// Hands each row to its request; a row with NaN or infinity is computed again in f32 first.
-fn deliver(shared: &Shared, model: &dyn Compute, jobs: &[Job], vectors: &[f32]) {
-    for (job, row) in jobs.iter().zip(vectors.chunks_exact(model.dim().max(1))) {
+fn deliver(shared: &Shared, model: &Place, jobs: &[Job], vectors: &[f32]) {
+    let dim = model.compute.dim();
+    for (job, row) in jobs.iter().zip(vectors.chunks_exact(dim.max(1))) {
         if row.iter().all(|value| value.is_finite()) {
             job.pending.put(job.index, row);
             continue;
         }
-        let again = catch_unwind(AssertUnwindSafe(|| model.encode_f32(&Packed::new([&job.tokens]))));
+        let again = catch_unwind(AssertUnwindSafe(|| model.compute.encode_f32(&Packed::new([&job.tokens]))));
         match again {
-            Ok(Ok(row)) if row.len() == model.dim() && row.iter().all(|value| value.is_finite()) => {
-                meter::repair(true);
+            Ok(Ok(row)) if row.len() == dim && row.iter().all(|value| value.is_finite()) => {
+                meter::repair(&model.name);
                 tracing::warn!(tokens = job.tokens.len(), "a non-finite vector was computed again in f32");
                 job.pending.put(job.index, &row);
             }
             _ => {
-                meter::repair(false);
                 tracing::error!(tokens = job.tokens.len(), "a vector is not finite, not even in f32");
                 give_up(shared, &job.pending, "the model gives no finite vector for one of the texts".to_owned());
             }
@@ -160,6 +169,19 @@ fn give_up(shared: &Shared, pending: &Pending, reason: String) {
     tracing::error!(%reason, "a request failed");
     pending.fail(Failure::Compute(reason));
     shared.lock().queue.cancel(pending.id);
+}
+
+/// A failure that no operation reported itself.
+fn failed(reason: String) -> ComputeError {
+    ComputeError::Failed(candle_core::Error::Msg(reason))
+}
+
+/// An error with its cause, on one line.
+fn why(error: &ComputeError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 /// The message of a panic, if it has one.

@@ -39,7 +39,7 @@ fn options() -> Options {
 
 async fn engine(encode: impl Fn(&Packed) -> Result<Vec<f32>, ComputeError> + Send + 'static) -> (Engine, ModelId) {
     let engine = Engine::start(options()).unwrap();
-    let ready = engine.load(|| Ok(Box::new(Fake(encode)))).await.unwrap();
+    let ready = engine.load("m", || Ok(Box::new(Fake(encode)))).await.unwrap();
     (engine, ready.model)
 }
 
@@ -64,7 +64,7 @@ async fn rows_come_back_in_the_order_of_the_texts() {
 async fn a_failing_batch_is_split_until_only_the_bad_text_fails() {
     let (engine, model) = engine(|batch| match batch.ids.contains(&13) {
         true if batch.texts() % 2 == 0 => panic!("a kernel gave up"),
-        true => Err(ComputeError::OutOfMemory("made up".into())),
+        true => Err(ComputeError::OutOfMemory(candle_core::Error::Msg("made up".into()))),
         false => Ok(rows(batch)),
     })
     .await;
@@ -152,9 +152,9 @@ async fn stopping_finishes_what_waits_and_takes_nothing_new() {
 #[tokio::test]
 async fn a_model_that_cannot_be_loaded_says_why() {
     let engine = Engine::start(options()).unwrap();
-    let refused = engine.load(|| anyhow::bail!("tensor x is missing")).await.unwrap_err();
+    let refused = engine.load("m", || anyhow::bail!("tensor x is missing")).await.unwrap_err();
     assert_eq!(refused.to_string(), "tensor x is missing");
-    let panicked = engine.load(|| panic!("index out of bounds")).await.unwrap_err();
+    let panicked = engine.load("m", || panic!("index out of bounds")).await.unwrap_err();
     assert!(panicked.to_string().contains("index out of bounds"));
     assert!(engine.is_alive());
 }
@@ -182,9 +182,9 @@ async fn when_the_thread_dies_nobody_waits_for_ever() {
         }
     }
     let engine = Engine::start(options()).unwrap();
-    let ready = engine.load(|| Ok(Box::new(Bomb))).await.unwrap();
+    let ready = engine.load("m", || Ok(Box::new(Bomb))).await.unwrap();
     engine.stop();
     engine.ended().await;
     assert_eq!(engine.submit(work(ready.model, vec![text(1, 1)])).err(), Some(Refusal::Stopped));
-    assert!(engine.load(|| Ok(Box::new(Bomb))).await.is_err());
+    assert!(engine.load("m", || Ok(Box::new(Bomb))).await.is_err());
 }

@@ -41,6 +41,15 @@ pub fn allowance(root: &Path) -> Option<Allowance> {
     [machine, cgroup].into_iter().flatten().min_by_key(|allowance| allowance.bytes)
 }
 
+/// The size of a model's weight files, those of its modules' folders included. Weights stored in half precision take twice this in f32.
+pub fn weights_bytes(model: &Path) -> u64 {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let (folders, mut files): (Vec<_>, Vec<_>) = entries(model).into_iter().partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| entries(folder)));
+    let weights = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    weights.filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum()
+}
+
 /// Refuses what does not fit.
 pub fn check(needed_bytes: u64, allowance: Option<Allowance>) -> Result<(), TooMuch> {
     match allowance {

@@ -10,8 +10,9 @@ mod pending;
 pub mod pipeline;
 pub mod queue;
 
-pub use compute::{Compute, ComputeError};
+pub use compute::Compute;
 pub use pending::{Computed, Failure};
+pub use pipeline::ComputeError;
 
 use crate::ragged::Tokens;
 use pace::Pace;
@@ -67,6 +68,7 @@ pub struct Ready {
 type Make = Box<dyn FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send>;
 
 struct Load {
+    name: String,
     make: Make,
     budget_tokens: Option<usize>,
     budget_texts: Option<usize>,
@@ -122,11 +124,11 @@ impl Engine {
         Ok(Self { shared, options, next_request: AtomicU64::new(0) })
     }
 
-    /// Loads a model on the device thread, warms it up and measures it.
-    pub async fn load(&self, make: impl FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send + 'static) -> anyhow::Result<Ready> {
+    /// Loads a model on the device thread, warms it up and measures it. `name` labels its metrics.
+    pub async fn load(&self, name: &str, make: impl FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send + 'static) -> anyhow::Result<Ready> {
         let (reply, answer) = oneshot::channel();
         let Options { max_batch_tokens, max_batch_texts, .. } = self.options;
-        let load = Load { make: Box::new(make), budget_tokens: max_batch_tokens, budget_texts: max_batch_texts, reply };
+        let load = Load { name: name.to_owned(), make: Box::new(make), budget_tokens: max_batch_tokens, budget_texts: max_batch_texts, reply };
         {
             let mut state = self.shared.lock();
             anyhow::ensure!(state.phase == Phase::Running, "the engine is stopping");

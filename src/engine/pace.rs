@@ -1,6 +1,7 @@
 //! How fast a model runs on this machine: measured at warm-up, followed while it serves. Sizes batches and estimates waits.
 
-use super::compute::{Compute, ComputeError};
+use super::compute::Compute;
+use super::pipeline::ComputeError;
 use super::queue::Budget;
 use crate::ragged::{Packed, Tokens};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 pub mod access;
 mod ingest;
-mod meter;
+pub mod keyfile;
 mod pool;
 pub mod registry;
 pub mod tokenizer;
@@ -10,6 +10,7 @@ pub mod vector;
 
 use crate::engine::{Engine, Failure, Refusal, Work};
 use crate::ragged::Tokens;
+use crate::telemetry;
 use crate::wire::{Detail, Fault, Truncate};
 use ingest::Ingest;
 use pool::{Pool, Urgency};
@@ -45,14 +46,12 @@ pub struct Caller {
 }
 
 /// A request whose fields have been checked one by one, but not against the model.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EmbedCall {
     /// The model asked for.
     pub model: Arc<Model>,
     /// The texts, at least one.
     pub texts: Vec<String>,
-    /// The input was a plain string, not a list: faults name `input`, not `input.0`.
-    pub plain: bool,
     /// Wanted size; `None` = native.
     pub dimensions: Option<usize>,
     /// Overrides the model's own policy.
@@ -155,29 +154,26 @@ impl Service {
         let model = call.model.clone();
         let loaded = self.loaded(&model)?;
         let plan = plan(&call, loaded)?;
-        let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum());
+        let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum::<usize>());
         // A guess at the tokens is enough to refuse without tokenising while the queue is full.
         self.engine.room(texts, (bytes / 8).max(texts)).map_err(|refusal| fault_of(refusal, caller))?;
         let admitted = self.ingest.admit(bytes).map_err(|retry_after_s| Fault::Overloaded { retry_after_s })?;
 
         let started = Instant::now();
         let prompt: Arc<str> = plan.prompt.into();
-        let job = Tokenize { encoder: loaded.encoder.clone(), prompt, truncate: plan.truncate, plain: call.plain };
+        let job = Tokenize { encoder: loaded.encoder.clone(), prompt, truncate: plan.truncate, limit: loaded.info.max_tokens };
         let tokens = self.tokenize(job, call.texts).await?;
         drop(admitted);
         let tokenize = started.elapsed();
-        meter::tokenized(&model.slug, tokenize);
 
         let items = tokens.iter().map(|tokens| ItemTokens {
             tokens: tokens.len(),
             original_tokens: tokens.truncated().then_some(tokens.original_len),
         });
         let items: Vec<ItemTokens> = items.collect();
-        meter::truncated(&model.slug, items.iter().filter(|item| item.original_tokens.is_some()).count());
         let work = Work { model: loaded.engine.model, client: caller.client, deadline: caller.deadline, texts: tokens };
         let ticket = self.engine.submit(work).map_err(|refusal| fault_of(refusal, caller))?;
         let computed = ticket.wait_until(caller.deadline).await.map_err(|failure| self.fault_of(failure))?;
-        meter::computed(&model.slug, computed.queue, computed.inference);
 
         let timing = Timing { tokenize, queue: computed.queue, inference: computed.inference };
         let (vectors, zeros) = if computed.vectors.len() <= INLINE_VALUES {
@@ -185,7 +181,9 @@ impl Service {
         } else {
             tokio::task::spawn_blocking(move || vector::finish(computed.vectors, plan.shape)).await.map_err(|_| Fault::Internal)?
         };
-        meter::zeros(&model.slug, zeros);
+        if zeros > 0 {
+            telemetry::ZERO_VECTORS.add([&model.slug], zeros as u64);
+        }
         Ok(Embedded { vectors, dim: plan.shape.wanted, items, timing })
     }
 
@@ -223,7 +221,7 @@ impl Service {
                     Err(message) => {
                         faults += 1;
                         if details.len() < MAX_DETAILS {
-                            details.push(Detail::new(field(job.plain, index), message));
+                            details.push(Detail::new(field(index), message));
                         }
                     }
                 }
@@ -260,6 +258,10 @@ struct Plan {
 fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
     let (model, info, native) = (&call.model, &loaded.info, loaded.engine.dim);
     let mut details = Vec::new();
+    if !model.settings.embed_empty {
+        let empty = call.texts.iter().enumerate().filter(|(_, text)| text.is_empty()).take(MAX_DETAILS);
+        details.extend(empty.map(|(index, _)| Detail::new(field(index), "must not be empty")));
+    }
     let wanted = model.dimensions(info, native, call.dimensions).unwrap_or_else(|message| {
         details.push(Detail::new("dimensions", message));
         native
@@ -287,13 +289,13 @@ struct Tokenize {
     encoder: Arc<TextEncoder>,
     prompt: Arc<str>,
     truncate: Truncate,
-    plain: bool,
+    limit: usize,
 }
 
 impl Tokenize {
     fn run(&self, piece: Vec<(usize, String)>) -> Vec<(usize, Result<Tokens, String>)> {
         let encode = |text: &str| {
-            let tokens = self.encoder.encode(text, &self.prompt, self.truncate);
+            let tokens = self.encoder.encode(text, &self.prompt, self.truncate, self.limit);
             tokens.map_err(|error| error.to_string())
         };
         piece.into_iter().map(|(index, text)| (index, encode(&text))).collect()
@@ -318,8 +320,8 @@ fn pieces(texts: Vec<String>) -> Vec<Vec<(usize, String)>> {
 }
 
 /// The path of one text in the request.
-fn field(plain: bool, index: usize) -> String {
-    if plain { "input".to_owned() } else { format!("input.{index}") }
+fn field(index: usize) -> String {
+    format!("input.{index}")
 }
 
 /// What a refusal by the engine means for the client.

@@ -38,7 +38,6 @@ pub enum Matryoshka {
 }
 
 /// A model being served.
-#[derive(Debug)]
 pub struct Model {
     /// The name it is listed under.
     pub slug: String,
@@ -48,7 +47,6 @@ pub struct Model {
 }
 
 /// What exists once the weights are in place and warm.
-#[derive(Debug)]
 pub struct Loaded {
     pub engine: Ready,
     pub info: ModelInfo,
@@ -86,8 +84,8 @@ impl Model {
         let name = input_type.or(self.settings.default_prompt.as_deref()).or(info.default_prompt_name.as_deref());
         let Some(name) = name else { return Ok("") };
         let mapped = match name {
-            "query" => self.card.and_then(|card| card.query_prompt.as_deref()),
-            "document" => self.card.and_then(|card| card.document_prompt.as_deref()),
+            "query" => self.card.and_then(|card| card.prompts.query.as_deref()),
+            "document" => self.card.and_then(|card| card.prompts.document.as_deref()),
             _ => None,
         };
         if let Some(text) = mapped.and_then(own).or_else(|| own(name)) {
@@ -111,9 +109,9 @@ impl Model {
 
     /// Which shorter sizes it gives: what the operator says, else its card, else its config.json.
     pub fn matryoshka(&self, info: &ModelInfo) -> Matryoshka {
-        let sizes = |sizes: &[usize]| if sizes.is_empty() { Matryoshka::Any } else { Matryoshka::Sizes(sizes.to_vec()) };
-        let declared = self.settings.matryoshka.clone().or_else(|| self.card.and_then(|card| card.matryoshka.as_deref()).map(sizes));
-        declared.or_else(|| info.matryoshka.as_deref().map(sizes)).unwrap_or(Matryoshka::Denied)
+        let by_card = || self.card.map(|card| &card.matryoshka).filter(|sizes| !sizes.is_empty());
+        let sizes = || by_card().or(info.matryoshka.as_ref()).cloned().map(Matryoshka::Sizes);
+        self.settings.matryoshka.clone().or_else(sizes).unwrap_or(Matryoshka::Denied)
     }
 
     /// The size of the vectors of a request that asks for `wanted`, or the sentence that refuses it.
@@ -135,7 +133,7 @@ impl Model {
 }
 
 /// A model found by the name that a client sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Found {
     pub model: Arc<Model>,
     /// The prompt that stood behind the slug: `SLUG:query`.
@@ -143,7 +141,7 @@ pub struct Found {
 }
 
 /// All models being served, in the order of the command line.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Registry {
     models: Vec<Arc<Model>>,
 }

@@ -3,8 +3,11 @@
 mod ask;
 mod npy;
 mod read;
+mod server;
 mod write;
 
+use super::start;
+use crate::config::{self, Env, ModelSaid};
 use crate::service::Embedded;
 use crate::wire::{Fault, Truncate};
 use anyhow::Context;
@@ -44,9 +47,6 @@ pub struct Flags {
     /// Where the vectors go: .npy by the file's name, else JSON lines; `-` = standard output.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
-    /// Number format of the computation.
-    #[arg(long, value_parser = ["auto", "f32", "bf16", "f16", "int8"], default_value = "auto")]
-    pub dtype: String,
     /// What to do with a text longer than the model takes: refuse it, keep its beginning (end is cut), or keep its end (start is cut).
     #[arg(long, value_parser = truncate, value_name = "none|end|start")]
     pub truncate: Option<Truncate>,
@@ -59,6 +59,21 @@ pub struct Flags {
     /// Unit length whatever the model says, or as the model's own modules leave it.
     #[arg(long, value_enum, default_value_t = Normalize::Unit)]
     pub normalize: Normalize,
+    #[command(flatten)]
+    pub model_options: ModelSaid,
+}
+
+/// Embeds the file that the flags name; exit code 1 if a line was refused.
+///
+/// # Errors
+/// What `Job::open`, loading the model and `Job::run` say.
+pub fn run(flags: Flags, env: &Env) -> anyhow::Result<ExitCode> {
+    let models = config::resolve_models(&flags.model_options, env)?;
+    start::run(models.threads, async move {
+        let job = Job::open(&flags)?;
+        let server = server::Server::start(&flags, models).await?;
+        job.run(move |texts| server.clone().embed(texts)).await
+    })
 }
 
 /// The length of the vectors that are written.
