@@ -1,4 +1,5 @@
 //! The one integration binary; a module per part.
 
+mod law;
 mod models;
 mod parity;
