@@ -1,5 +1,6 @@
 //! The one integration binary; a module per part.
 
+mod checkpoint;
 mod law;
 mod models;
 mod parity;

@@ -1,8 +1,11 @@
 //! Our vectors against sentence-transformers': golden texts on the real model, and every committed small checkpoint.
 
-use crate::models::{Model, cosine, max_abs_diff, real_minilm, tiny};
+use crate::models::{self, Model, cosine, max_abs_diff, real_minilm, tiny};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
+use vecmill::engine::load::{DType, Options, load_dir};
+use vecmill::engine::pipeline::ComputeError;
+use vecmill::ragged::{Packed, Tokens};
 
 /// Numbers of a safetensors file, by name.
 fn numbers<const N: usize, T>(file: &[u8], name: &str, read: fn([u8; N]) -> T) -> Vec<T> {
@@ -150,4 +153,38 @@ fn candle_bert_model_agrees_before_pooling() -> candle_core::Result<()> {
         assert!(cosine >= 0.999999, "cosine {cosine}");
     }
     Ok(())
+}
+
+/// Half precision is something the operator turned on: near the reference, and the f32 it can fall back to is the f32 that is served elsewhere.
+#[test]
+fn half_precision_is_near_and_can_be_computed_again_in_f32() {
+    for dtype in [DType::Bf16, DType::F16] {
+        for dir in vecmill::encoders::architectures().flat_map(tiny) {
+            let exact = Model::load(&dir);
+            let texts = ["the cat sat on the mat.", "a", "hello world"].map(|text| exact.tokens(text, ""));
+            let half = load_dir(&dir, &Options { dtype: Some(dtype), ..models::exact() }).unwrap_or_else(|error| panic!("{error}"));
+            let (dim, batch) = (half.pipeline.dim(), Packed::new(&texts));
+            assert_eq!((half.info.dtype, half.pipeline.dtype()), (dtype, dtype));
+            assert!(half.info.weight_bytes * 2 == exact.loaded.info.weight_bytes);
+            let again = half.pipeline.encode_f32(&batch).expect("computes");
+            let near = half.pipeline.encode(&batch).expect("computes");
+            for ((want, again), near) in exact.vectors(&texts).iter().zip(again.chunks_exact(dim)).zip(near.chunks_exact(dim)) {
+                assert_eq!(want, again);
+                assert!(want != near, "{dtype} computes in f32");
+                assert!(cosine(want, near) > 0.999, "{dtype} {}: cosine {}", dir.display(), cosine(want, near));
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_the_model_cannot_take_are_errors() {
+    let model = Model::load(&tiny("bert")[0]);
+    let info = &model.loaded.info;
+    let outcome = |ids: Vec<u32>| model.loaded.pipeline.encode(&Packed::new(&[Tokens::whole(ids)])).map(|vector| vector.len());
+    assert!(matches!(outcome(vec![info.vocabulary as u32]), Err(ComputeError::Failed(_))));
+    assert!(matches!(outcome(vec![1; info.position_limit + 1]), Err(ComputeError::Failed(_))));
+    assert!(matches!(outcome(Vec::new()), Err(ComputeError::Failed(_))));
+    assert_eq!(outcome(vec![1; info.position_limit]).ok(), Some(info.dimensions));
+    assert_eq!(model.loaded.pipeline.encode(&Packed::new([])).ok(), Some(Vec::new()));
 }
