@@ -453,3 +453,17 @@ fn a_model_without_modules_needs_a_pooling() {
     let loaded = with("cls").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((loaded.info.dimensions, loaded.info.normalized), (16, false));
 }
+
+#[path = "../../fuzz/checks/checkpoint.rs"]
+mod fuzzed;
+
+#[test]
+fn the_fuzzers_corpus_loads_or_is_refused() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/checkpoint");
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(dir).expect("the corpus") {
+        loaded += usize::from(fuzzed::check(&std::fs::read(entry.expect("readable").path()).expect("readable")));
+    }
+    // The seeds are whole checkpoints: the format of the corpus is still the one that is read.
+    assert!(loaded >= tiny("bert").len(), "only {loaded} entries load");
+}
