@@ -160,3 +160,122 @@ impl Kept {
         self.ids.truncate(self.room);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::load::{Options, load_dir};
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    fn encoder() -> TextEncoder {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tiny/bert/old-mean");
+        let loaded = load_dir(&dir, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
+        TextEncoder::load(&loaded.info).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Texts of what a cut could go wrong at: white space of all kinds, punctuation, ideographs, marks, controls, special tokens, long words.
+    fn nasty() -> impl Strategy<Value = String> {
+        let atoms = vec![
+            "a",
+            "cat",
+            "sitting",
+            "Z",
+            "9",
+            " ",
+            "  ",
+            "\n",
+            "\t",
+            "\r",
+            "\u{a0}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{3000}",
+            ".",
+            "!",
+            "[",
+            "]",
+            "[MASK]",
+            "[SEP]",
+            "[se",
+            "LS]",
+            "[C",
+            "\u{301}",
+            "\u{323}",
+            "\u{e9}",
+            "\u{130}",
+            "\u{df}",
+            "\u{65e5}",
+            "\u{672c}",
+            "\u{f900}",
+            "\u{20000}",
+            "\u{3002}",
+            "\u{0}",
+            "\u{7}",
+            "\u{ad}",
+            "\u{200b}",
+            "\u{fffd}",
+            "\u{1100}\u{1161}",
+            "\u{11a8}",
+            "\u{ac00}",
+            "\u{1f600}",
+            "\u{5d0}\u{5b8}",
+            "\u{3a3}",
+            "\u{345}",
+            "\u{2603}",
+        ];
+        let long = ["x".repeat(99), "x".repeat(101), "y".repeat(250)];
+        let atoms: Vec<String> = atoms.into_iter().map(str::to_owned).chain(long).collect();
+        proptest::collection::vec(proptest::sample::select(atoms), 0..40).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_have_the_tokens_of_the_whole(text in nasty(), piece_bytes in 1..40usize) {
+            let mut whole = encoder();
+            let cutter = whole.cutter.take().map(|cutter| cutter.with_piece_bytes(piece_bytes));
+            prop_assert!(cutter.is_some());
+            let pieces = TextEncoder { cutter, ..encoder() };
+            let ids = |encoder: &TextEncoder| encoder.encode(&text, "", Truncate::None, usize::MAX).map(|tokens| tokens.ids).ok();
+            prop_assert_eq!(ids(&pieces), ids(&whole));
+        }
+
+        #[test]
+        fn special_tokens_and_prompt_are_always_kept(text in nasty(), prompted: bool, limit in 12..40usize) {
+            let mut encoder = encoder();
+            encoder.cutter = encoder.cutter.map(|cutter| cutter.with_piece_bytes(9));
+            let prompt = if prompted { "query: " } else { "" };
+            let head: &[u32] = &encoder.encode(prompt, "", Truncate::None, 99).map(|tokens| tokens.ids).unwrap_or_default();
+            let [before @ .., _] = head else { panic!("no special tokens") };
+            let whole = encoder.encode(&text, prompt, Truncate::None, usize::MAX).map(|tokens| tokens.ids).unwrap_or_default();
+            let [content @ .., after] = whole.as_slice() else { panic!("no special tokens") };
+            for truncate in [Truncate::None, Truncate::End, Truncate::Start] {
+                let got = encoder.encode(&text, prompt, truncate, limit);
+                let want = match truncate {
+                    _ if whole.len() <= limit => whole.clone(),
+                    Truncate::None => {
+                        let told = match got {
+                            Err(TokenizeError::TooLong { tokens, limit }) => Some((tokens, limit)),
+                            _ => None,
+                        };
+                        prop_assert_eq!(told, Some((whole.len(), limit)));
+                        continue;
+                    }
+                    Truncate::End => [&content[..limit - 1], &[*after]].concat(),
+                    Truncate::Start => [before, &content[content.len() + before.len() + 1 - limit..], &[*after]].concat(),
+                };
+                let got = got.unwrap_or_else(|error| panic!("{error}"));
+                prop_assert_eq!(&got.ids, &want, "{:?}", truncate);
+                prop_assert_eq!((got.original_len, got.truncated()), (whole.len(), whole.len() > limit));
+                prop_assert_eq!(got.prompt_len, if prompted { 3 } else { 0 });
+            }
+        }
+    }
+
+    #[test]
+    fn a_megabyte_word_is_one_unknown_token() {
+        let encoder = encoder();
+        let tokens = encoder.encode(&"x".repeat(1 << 20), "", Truncate::None, 3).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(tokens.ids.len(), 3);
+    }
+}

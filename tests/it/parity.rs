@@ -1,8 +1,11 @@
 //! Our vectors against sentence-transformers': golden texts on the real model, and every committed small checkpoint.
 
-use crate::models::{Model, cosine, max_abs_diff, real_minilm};
+use crate::models::{self, Model, cosine, max_abs_diff, real_minilm, tiny};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
+use vecmill::engine::load::{DType, Options, load_dir};
+use vecmill::engine::pipeline::ComputeError;
+use vecmill::ragged::{Packed, Tokens};
 
 /// Numbers of a safetensors file, by name.
 fn numbers<const N: usize, T>(file: &[u8], name: &str, read: fn([u8; N]) -> T) -> Vec<T> {
@@ -72,4 +75,116 @@ fn golden_texts_on_the_real_model() {
         }
     }
     println!("{} golden texts: min cosine {:.9}, max abs error {:.3e}", texts.len(), worst.0, worst.1);
+}
+
+#[derive(serde::Deserialize)]
+struct Reference {
+    max_tokens: usize,
+    dim: usize,
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    text: String,
+    prompt: String,
+    ids: Vec<u32>,
+    prompt_len: usize,
+}
+
+/// Largest difference allowed to the reference's components, whose size is about 1: f32 rounding through two layers, with room.
+const TINY_MAX_ABS: f32 = 2e-5;
+
+#[test]
+fn every_small_checkpoint_equals_the_reference() {
+    for architecture in vecmill::encoders::architectures() {
+        let dirs = tiny(architecture);
+        assert!(!dirs.is_empty(), "{architecture} has no checkpoint in tests/it/tiny");
+        for dir in dirs {
+            let reference: Reference = serde_json::from_slice(&read(dir.join("reference.json"))).expect("reference.json");
+            let embeddings = numbers(&read(dir.join("reference.safetensors")), "embeddings", f32::from_le_bytes);
+            let model = Model::load(&dir);
+            let info = &model.loaded.info;
+            assert_eq!(
+                (info.max_tokens, info.dimensions, info.architecture),
+                (reference.max_tokens, reference.dim, architecture),
+                "{}",
+                dir.display()
+            );
+            let texts: Vec<_> = reference.cases.iter().map(|case| model.tokens(&case.text, &case.prompt)).collect();
+            for (case, tokens) in reference.cases.iter().zip(&texts) {
+                assert_eq!((&tokens.ids, tokens.prompt_len), (&case.ids, case.prompt_len), "{}: {:?} {:?}", dir.display(), case.prompt, case.text);
+            }
+            let mut worst = 0f32;
+            for ((case, vector), want) in reference.cases.iter().zip(model.vectors(&texts)).zip(embeddings.chunks_exact(reference.dim)) {
+                let diff = max_abs_diff(&vector, want);
+                assert!(diff <= TINY_MAX_ABS, "{}: {:?} {:?}: off by {diff}", dir.display(), case.prompt, case.text);
+                worst = worst.max(diff);
+            }
+            println!("{}: {} texts, max abs error {worst:.3e}", dir.file_name().expect("named").display(), texts.len());
+        }
+    }
+}
+
+/// candle-transformers' own BertModel, padded and masked, on the same weights.
+#[test]
+fn candle_bert_model_agrees_before_pooling() -> candle_core::Result<()> {
+    use candle_core::{DType, Device, Tensor};
+    use candle_transformers::models::bert::{BertModel, Config};
+    let dir = real_minilm();
+    let config: Config = serde_json::from_slice(&read(dir.join("config.json"))).expect("config.json");
+    let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu)?;
+    let oracle = BertModel::load(candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), &config)?;
+
+    let model = Model::load(&dir);
+    let texts = ["a", "Numbers of different lengths, side by side.", "", &"river bank ".repeat(40)].map(|text| model.tokens(text, ""));
+    let longest = texts.iter().map(|text| text.len()).max().expect("texts");
+    let (mut ids, mut mask) = (vec![0u32; texts.len() * longest], vec![0u32; texts.len() * longest]);
+    for (row, text) in texts.iter().enumerate() {
+        ids[row * longest..][..text.len()].copy_from_slice(&text.ids);
+        mask[row * longest..][..text.len()].fill(1);
+    }
+    let ids = Tensor::from_vec(ids, (texts.len(), longest), &Device::Cpu)?;
+    let mask = Tensor::from_vec(mask, (texts.len(), longest), &Device::Cpu)?;
+    let hidden = oracle.forward(&ids, &ids.zeros_like()?, Some(&mask))?.to_vec3::<f32>()?;
+    for ((text, vector), hidden) in texts.iter().zip(model.vectors(&texts)).zip(&hidden) {
+        let mean: Vec<f32> = (0..384).map(|c| hidden[..text.len()].iter().map(|row| row[c]).sum::<f32>() / text.len() as f32).collect();
+        let cosine = cosine(&vector, &mean);
+        assert!(cosine >= 0.999999, "cosine {cosine}");
+    }
+    Ok(())
+}
+
+/// Half precision is something the operator turned on: near the reference, and the f32 it can fall back to is the f32 that is served elsewhere.
+#[test]
+fn half_precision_is_near_and_can_be_computed_again_in_f32() {
+    for dtype in [DType::Bf16, DType::F16] {
+        for dir in vecmill::encoders::architectures().flat_map(tiny) {
+            let exact = Model::load(&dir);
+            let texts = ["the cat sat on the mat.", "a", "hello world"].map(|text| exact.tokens(text, ""));
+            let half = load_dir(&dir, &Options { dtype: Some(dtype), ..models::exact() }).unwrap_or_else(|error| panic!("{error}"));
+            let (dim, batch) = (half.pipeline.dim(), Packed::new(&texts));
+            assert_eq!((half.info.dtype, half.pipeline.dtype()), (dtype, dtype));
+            assert!(half.info.weight_bytes * 2 == exact.loaded.info.weight_bytes);
+            let again = half.pipeline.encode_f32(&batch).expect("computes");
+            let near = half.pipeline.encode(&batch).expect("computes");
+            for ((want, again), near) in exact.vectors(&texts).iter().zip(again.chunks_exact(dim)).zip(near.chunks_exact(dim)) {
+                assert_eq!(want, again);
+                assert!(want != near, "{dtype} computes in f32");
+                assert!(cosine(want, near) > 0.999, "{dtype} {}: cosine {}", dir.display(), cosine(want, near));
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_the_model_cannot_take_are_errors() {
+    let model = Model::load(&tiny("bert")[0]);
+    let info = &model.loaded.info;
+    let outcome = |ids: Vec<u32>| model.loaded.pipeline.encode(&Packed::new(&[Tokens::whole(ids)])).map(|vector| vector.len());
+    assert!(matches!(outcome(vec![info.vocabulary as u32]), Err(ComputeError::Failed(_))));
+    assert!(matches!(outcome(vec![1; info.position_limit + 1]), Err(ComputeError::Failed(_))));
+    assert!(matches!(outcome(Vec::new()), Err(ComputeError::Failed(_))));
+    assert_eq!(outcome(vec![1; info.position_limit]).ok(), Some(info.dimensions));
+    assert_eq!(model.loaded.pipeline.encode(&Packed::new([])).ok(), Some(Vec::new()));
 }

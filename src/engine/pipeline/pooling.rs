@@ -176,3 +176,59 @@ fn pool(mode: Mode, text: &[f32], width: usize, skip: usize, out: &mut Vec<f32>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ragged::Tokens;
+    use proptest::prelude::*;
+
+    /// The modes by their definition on a mask, as the reference has it, one component at a time.
+    fn naive(mode: Mode, rows: &[Vec<f32>], skip: usize, component: usize) -> f32 {
+        let mask: Vec<f64> = (0..rows.len()).map(|index| if index < skip { 0. } else { 1. }).collect();
+        let x: Vec<f64> = rows.iter().map(|row| f64::from(row[component])).collect();
+        let dot = |weights: &[f64]| weights.iter().zip(&x).map(|(w, x)| w * x).sum::<f64>();
+        let weighted: Vec<f64> = mask.iter().zip(1..).map(|(mask, position)| mask * f64::from(position)).collect();
+        let value = match mode {
+            Mode::Cls => x[mask.iter().position(|mask| *mask > 0.).unwrap_or(0)],
+            Mode::Max => x[skip.min(x.len())..].iter().copied().reduce(f64::max).unwrap_or(0.),
+            Mode::Mean => dot(&mask) / mask.iter().sum::<f64>().max(1e-9),
+            Mode::MeanSqrtLen => dot(&mask) / mask.iter().sum::<f64>().max(1e-9).sqrt(),
+            Mode::WeightedMean => dot(&weighted) / weighted.iter().sum::<f64>().max(1e-9),
+            Mode::LastToken => x[x.len() - 1] * mask[x.len() - 1],
+        };
+        value as f32
+    }
+
+    proptest! {
+        #[test]
+        fn every_mode_and_concatenation_is_its_definition(
+            lens in proptest::collection::vec((1..9usize, 0..12usize), 1..6),
+            modes in proptest::sample::subsequence(Mode::ALL.to_vec(), 1..=6).prop_shuffle(),
+            include_prompt: bool,
+            numbers in proptest::collection::vec(-3f32..3., 6 * 8 * 3),
+        ) {
+            const WIDTH: usize = 3;
+            let texts: Vec<_> = lens.iter().map(|(len, prompt_len)| Tokens { ids: vec![0; *len], prompt_len: *prompt_len, original_len: *len }).collect();
+            let batch = Packed::new(&texts);
+            let pooled = Pooling::of(modes.clone(), include_prompt).pool(&numbers[..batch.tokens() * WIDTH], &batch);
+            prop_assert_eq!(pooled.dim, modes.len() * WIDTH);
+            let mut got = pooled.data.into_iter();
+            for (rows, (len, prompt_len)) in batch.segments.ranges().zip(&lens) {
+                let rows: Vec<_> = rows.map(|row| numbers[row * WIDTH..][..WIDTH].to_vec()).collect();
+                let skip = if include_prompt { 0 } else { *prompt_len.min(len) };
+                for (mode, component) in modes.iter().flat_map(|mode| (0..WIDTH).map(move |component| (*mode, component))) {
+                    let (got, want) = (got.next().unwrap_or(f32::NAN), naive(mode, &rows, skip, component));
+                    prop_assert!((got - want).abs() < 1e-6, "{:?}: {} instead of {}", mode, got, want);
+                }
+            }
+            prop_assert!(got.next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_nan_is_not_swallowed_by_max() {
+        let batch = Packed::new(&[Tokens::whole(vec![0; 3])]);
+        assert!(Pooling::of(vec![Mode::Max], true).pool(&[1., f32::NAN, 2.], &batch).data[0].is_nan());
+    }
+}

@@ -1,0 +1,469 @@
+//! Checkpoints that are broken, hostile or mean something else: each is refused with a sentence that names the file and what in it.
+
+use crate::models::{Model, exact, tiny};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use vecmill::engine::load::{LoadError, Options, load_dir};
+use vecmill::service::tokenizer::TextEncoder;
+
+/// A copy of a committed checkpoint that a test may break.
+struct Copy {
+    dir: tempfile::TempDir,
+}
+
+impl Copy {
+    fn of(name: &str) -> Self {
+        let from = tiny("bert").into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
+        let dir = tempfile::tempdir().expect("a directory");
+        copy(&from, dir.path());
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).expect("readable")
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::create_dir_all(self.path(name).parent().expect("a parent")).expect("a directory");
+        std::fs::write(self.path(name), bytes).expect("writable");
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.path(name)).expect("there");
+    }
+
+    /// Sets a field of a JSON file, by JSON pointer's parent and key.
+    fn set(&self, name: &str, field: &str, value: Value) {
+        let mut json: Value = serde_json::from_slice(&self.read(name)).expect("JSON");
+        let target = match field.rsplit_once('/') {
+            Some((parent, _)) => json.pointer_mut(parent).expect("the field's parent"),
+            None => &mut json,
+        };
+        target[field.rsplit('/').next().expect("a name")] = value;
+        self.write(name, json.to_string());
+    }
+
+    /// Replaces the safetensors file by one with other tensors: `edit` sees name, dtype, shape and bytes of each.
+    fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
+        let bytes = self.read("model.safetensors");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let mut tensors = Vec::new();
+        for (name, view) in file.iter() {
+            let mut tensor = Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
+            if edit(name, &mut tensor) {
+                tensors.push((name.to_owned(), tensor));
+            }
+        }
+        self.write("model.safetensors", serialize(&tensors));
+    }
+
+    fn refusal(&self, options: &Options) -> LoadError {
+        let loaded = load_dir(self.dir.path(), options).and_then(|loaded| TextEncoder::load(&loaded.info).map(|_| ()));
+        loaded.expect_err("must be refused")
+    }
+}
+
+struct Tensor {
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, tensor)| {
+        (name.as_str(), safetensors::tensor::TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.data).expect("a tensor"))
+    });
+    safetensors::serialize(views, None).expect("safetensors")
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let path = entry.expect("readable").path();
+        let target = to.join(path.file_name().expect("named"));
+        if path.is_dir() {
+            std::fs::create_dir(&target).expect("a directory");
+            copy(&path, &target);
+        } else {
+            std::fs::write(&target, std::fs::read(&path).expect("readable")).expect("writable");
+        }
+    }
+}
+
+/// Breaks `old-mean` and expects a refusal that contains all of `words`.
+#[track_caller]
+fn refused(words: &[&str], damage: impl FnOnce(&Copy)) {
+    let copy = Copy::of("old-mean");
+    damage(&copy);
+    let message = copy.refusal(&exact()).to_string();
+    for word in words {
+        assert!(message.contains(word), "{message:?} does not name {word:?}");
+    }
+}
+
+/// As `refused`, by setting one field of one JSON file.
+#[track_caller]
+fn refused_field(file: &str, field: &str, value: Value, words: &[&str]) {
+    let named = [&[file.split('/').next_back().expect("a name"), field.rsplit('/').next().expect("a name")], words].concat();
+    refused(&named, |copy| copy.set(file, field, value));
+}
+
+#[test]
+fn config_json_means_another_network() {
+    const FILE: &str = "config.json";
+    refused_field(FILE, "model_type", json!("roberta_of_mars"), &["roberta_of_mars", "bert"]);
+    refused_field(FILE, "model_type", json!(7), &["string"]);
+    refused_field(FILE, "architectures", json!(["JinaBertModel"]), &["JinaBertModel"]);
+    refused_field(FILE, "auto_map", json!({"AutoModel": "evil.Model"}), &["own code"]);
+    refused_field(FILE, "quantization_config", json!({"bits": 4}), &[]);
+    refused_field(FILE, "num_attention_heads", json!(3), &["divide", "16"]);
+    refused_field(FILE, "num_attention_heads", json!(0), &["at least 1"]);
+    refused_field(FILE, "hidden_size", json!(-16), &["whole number"]);
+    refused_field(FILE, "hidden_size", json!(16.5), &["whole number"]);
+    refused_field(FILE, "hidden_act", json!("gelu_10"), &["gelu_10"]);
+    refused_field(FILE, "position_embedding_type", json!("relative_key"), &["relative_key"]);
+    refused_field(FILE, "is_decoder", json!(true), &[]);
+    refused_field(FILE, "add_cross_attention", json!(true), &[]);
+    refused_field(FILE, "pruned_heads", json!({"0": [1]}), &[]);
+    refused_field(FILE, "layer_norm_eps", json!(-1e-12), &[]);
+    refused_field(FILE, "matryoshka_dimensions", json!([8, 17]), &["17", "16"]);
+    refused(&["config.json", "model_type", "architectures"], |copy| {
+        copy.set(FILE, "model_type", Value::Null);
+        copy.set(FILE, "architectures", Value::Null);
+    });
+    refused(&["config.json", "missing"], |copy| copy.remove(FILE));
+    refused(&["config.json", "JSON"], |copy| copy.write(FILE, "{"));
+    refused(&["config.json", "JSON"], |copy| copy.write(FILE, "[".repeat(100_000)));
+}
+
+#[test]
+fn config_json_does_not_fit_the_weights() {
+    let file = "model.safetensors";
+    for (field, value, tensor) in [
+        ("vocab_size", 90, "embeddings.word_embeddings.weight"),
+        ("max_position_embeddings", 41, "embeddings.position_embeddings.weight"),
+        ("intermediate_size", 25, "encoder.layer.0.intermediate.dense.weight"),
+        ("num_hidden_layers", 3, "encoder.layer.2.attention.self.query.weight"),
+        ("num_hidden_layers", usize::MAX >> 1, "encoder.layer.2.attention.self.query.weight"),
+        ("hidden_size", 1 << 40, "embeddings.word_embeddings.weight"),
+    ] {
+        refused(&[file, tensor], |copy| copy.set("config.json", field, json!(value)));
+    }
+}
+
+#[test]
+fn weights_that_are_broken() {
+    let file = "model.safetensors";
+    refused(&[file, "missing"], |copy| copy.remove(file));
+    refused(&[file, "empty"], |copy| copy.write(file, ""));
+    refused(&[file], |copy| copy.write(file, "not safetensors at all"));
+    for cut in [7, 8, 100, 5000] {
+        refused(&[file, "whole"], |copy| copy.write(file, &copy.read(file)[..cut]));
+    }
+    refused(&[file, "whole"], |copy| copy.write(file, [copy.read(file), vec![0; 4]].concat()));
+    refused(&[file, "header claims"], |copy| copy.write(file, [&u64::MAX.to_le_bytes()[..], b"{}"].concat()));
+    for header in [
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,99999999999]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,4]}}"#,
+        r#"{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
+    ] {
+        refused(&[file, "valid"], |copy| copy.write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat()));
+    }
+}
+
+#[test]
+fn tensors_that_are_wrong() {
+    let (file, name) = ("model.safetensors", "encoder.layer.1.output.dense.bias");
+    refused(&[file, name, "missing"], |copy| copy.edit(|tensor, _| tensor != name));
+    refused(&[file, name, "shape"], |copy| {
+        copy.edit(|tensor, content| {
+            if tensor == name {
+                content.shape = vec![2, 8];
+            }
+            true
+        })
+    });
+    refused(&[file, name, "I32"], |copy| {
+        copy.edit(|tensor, content| {
+            if tensor == name {
+                content.dtype = safetensors::Dtype::I32;
+            }
+            true
+        })
+    });
+    for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        refused(&[file, name, "index 3"], |copy| {
+            copy.edit(|tensor, content| {
+                if tensor == name {
+                    content.data[12..16].copy_from_slice(&number.to_le_bytes());
+                }
+                true
+            })
+        });
+    }
+}
+
+#[test]
+fn a_number_that_the_dtype_cannot_hold() {
+    let copy = Copy::of("old-mean");
+    copy.edit(|tensor, content| {
+        if tensor == "embeddings.LayerNorm.bias" {
+            content.data[..4].copy_from_slice(&70_000f32.to_le_bytes());
+        }
+        true
+    });
+    let options = Options { dtype: Some(vecmill::engine::load::DType::F16), ..exact() };
+    let message = copy.refusal(&options).to_string();
+    assert!(message.contains("embeddings.LayerNorm.bias") && message.contains("70000") && message.contains("f16"), "{message}");
+}
+
+#[test]
+fn pickles_and_adapters_are_refused_with_the_reason() {
+    refused(&["pytorch_model.bin", "pickle", "any code"], |copy| {
+        copy.remove("model.safetensors");
+        copy.write("pytorch_model.bin", "PK");
+    });
+    refused(&["adapter_config.json", "merge"], |copy| copy.write("adapter_config.json", "{}"));
+}
+
+/// Splits the checkpoint's file in two, with an index that `edit` may damage.
+fn shard(copy: &Copy, edit: impl Fn(&mut Value)) {
+    let bytes = copy.read("model.safetensors");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let (mut shards, mut index) = ([Vec::new(), Vec::new()], serde_json::Map::new());
+    for (number, (name, view)) in file.iter().enumerate() {
+        let tensor = Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
+        shards[number % 2].push((name.to_owned(), tensor));
+        index.insert(name.to_owned(), json!(format!("part-{}.safetensors", number % 2)));
+    }
+    for (number, shard) in shards.iter().enumerate() {
+        copy.write(&format!("part-{number}.safetensors"), serialize(shard));
+    }
+    let mut index = json!({"metadata": {}, "weight_map": index});
+    edit(&mut index);
+    copy.remove("model.safetensors");
+    copy.write("model.safetensors.index.json", index.to_string());
+}
+
+#[test]
+fn shards_are_one_checkpoint() {
+    let (whole, parts) = (Copy::of("old-mean"), Copy::of("old-mean"));
+    shard(&parts, |_| {});
+    let [whole, parts] = [whole, parts].map(|copy| {
+        let model = Model::load(copy.dir.path());
+        model.vectors(&[model.tokens("the cat sat", "")])
+    });
+    assert_eq!(whole, parts);
+}
+
+#[test]
+fn shards_that_are_wrong() {
+    let (index, name) = ("model.safetensors.index.json", "embeddings.LayerNorm.bias");
+    for outside in ["../model.safetensors", "/etc/passwd", "", "a/../../b"] {
+        refused(&[index, name, "not a file of this folder"], |copy| shard(copy, |index| index["weight_map"][name] = json!(outside)));
+    }
+    refused(&[index, name], |copy| shard(copy, |index| index["weight_map"][name] = json!(3)));
+    refused(&[index, "weight_map"], |copy| shard(copy, |index| index["weight_map"] = json!([])));
+    refused(&["part-9.safetensors"], |copy| shard(copy, |index| index["weight_map"][name] = json!("part-9.safetensors")));
+    refused(&[index, "phantom", "none of its files"], |copy| shard(copy, |index| index["weight_map"]["phantom"] = json!("part-0.safetensors")));
+    refused(&["part-", "is also in"], |copy| {
+        shard(copy, |_| {});
+        copy.write("part-1.safetensors", copy.read("part-0.safetensors"));
+    });
+}
+
+#[test]
+fn modules_json_that_is_not_understood() {
+    const FILE: &str = "modules.json";
+    refused_field(FILE, "/1/type", json!("sentence_transformers.models.LSTM"), &["module 1", "LSTM"]);
+    refused_field(FILE, "/1/type", json!("evil.Pooling"), &["evil.Pooling"]);
+    refused_field(FILE, "/1/type", Value::Null, &["missing"]);
+    refused_field(FILE, "/1/path", json!("../1_Pooling"), &["leaves"]);
+    refused_field(FILE, "/1/path", json!("/1_Pooling"), &["leaves"]);
+    refused_field(FILE, "/1/kwargs", json!(["task"]), &[]);
+    refused_field(FILE, "/1/surprise", json!(1), &["not understood"]);
+    refused_field(FILE, "/0/type", json!("sentence_transformers.models.Pooling"), &["begin"]);
+    refused_field(FILE, "/2/type", json!("sentence_transformers.models.Transformer"), &["only Transformer"]);
+    refused(&[FILE, "list"], |copy| copy.write(FILE, "{}"));
+    refused(&[FILE, "no module"], |copy| copy.write(FILE, "[]"));
+    refused(&[FILE, "Pooling"], |copy| {
+        let mut list: Vec<Value> = serde_json::from_slice(&copy.read(FILE)).expect("a list");
+        list.remove(1);
+        copy.write(FILE, json!(list).to_string());
+    });
+    refused(&[FILE, "second Pooling"], |copy| copy.set(FILE, "/2/type", json!("sentence_transformers.models.Pooling")));
+}
+
+#[test]
+fn module_configurations_that_are_not_understood() {
+    let pooling = "1_Pooling/config.json";
+    refused(&[pooling, "missing"], |copy| copy.remove(pooling));
+    for (field, value, word) in [
+        ("pooling_mode", json!("median"), "median"),
+        ("pooling_mode", json!([]), "empty"),
+        ("pooling_mode", json!(["mean", 3]), "3"),
+        ("pooling_mode_mean_tokens", json!("yes"), "true or false"),
+        ("pooling_mode_attention_tokens", json!(true), "not understood"),
+        ("word_embedding_dimension", json!(17), "16"),
+        ("include_prompt", json!(0), "true or false"),
+    ] {
+        refused(&[pooling, field, word], |copy| copy.set(pooling, field, value));
+    }
+    let dense = "2_Dense/config.json";
+    for (file, field, value, word) in [
+        (dense, "activation_function", json!("torch.nn.modules.activation.Hardtanh"), "Hardtanh"),
+        (dense, "activation_function", json!("evil.Tanh"), "evil.Tanh"),
+        (dense, "in_features", json!(15), "16"),
+        (dense, "in_features", Value::Null, "must be there"),
+        (dense, "module_input_name", json!("token_embeddings"), "token_embeddings"),
+        (dense, "dropout", json!(0.5), "not understood"),
+        ("3_Normalize/config.json", "p", json!(1), "not understood"),
+    ] {
+        let copy = Copy::of("new-cls-dense");
+        copy.set(file, field, value);
+        let message = copy.refusal(&exact()).to_string();
+        assert!([file, field, word].iter().all(|part| message.contains(part)), "{message}");
+    }
+    for (field, value, tensor) in
+        [("out_features", json!(11), "linear."), ("bias", json!(false), "linear.bias"), ("use_residual", json!(true), "residual.weight")]
+    {
+        let copy = Copy::of("new-cls-dense");
+        copy.set(dense, field, value);
+        let message = copy.refusal(&exact()).to_string();
+        assert!(message.contains("2_Dense/model.safetensors") && message.contains(tensor), "{message}");
+    }
+    let copy = Copy::of("old-concat");
+    copy.set("2_LayerNorm/config.json", "dimension", json!(16));
+    assert!(copy.refusal(&exact()).to_string().contains("2_LayerNorm/config.json: `dimension`"));
+}
+
+#[test]
+fn transformer_settings_that_are_not_understood() {
+    const FILE: &str = "sentence_bert_config.json";
+    for (field, value) in [
+        ("max_seq_length", json!(0)),
+        ("max_seq_length", json!("long")),
+        ("do_lower_case", json!("no")),
+        ("transformer_task", json!("fill-mask")),
+        ("module_output_name", json!("scores")),
+        ("modality_config", json!({"image": {}})),
+        ("modality_config", json!({"text": {"method": "forward", "method_output_name": "pooler_output"}})),
+        ("processing_kwargs", json!({"text": {"max_length": 3}})),
+        ("query_length", json!(32)),
+        ("query_expansion", json!({"length": 32})),
+        ("model_args", json!({"rope_scaling": 2})),
+        ("tokenizer_args", json!({"model_max_length": 8})),
+        ("something_new", json!(1)),
+    ] {
+        refused_field(FILE, field, value, &[]);
+    }
+    refused(&["tokenizer_config.json", "model_max_length"], |copy| {
+        copy.set(FILE, "max_seq_length", Value::Null);
+        copy.set("tokenizer_config.json", "model_max_length", json!(-5));
+    });
+}
+
+#[test]
+fn prompts_that_are_wrong() {
+    const FILE: &str = "config_sentence_transformers.json";
+    refused_field(FILE, "prompts", json!(["query: "]), &["object"]);
+    refused_field(FILE, "prompts", json!({"query": 3}), &["prompts.query"]);
+    refused_field(FILE, "default_prompt_name", json!("nonsense"), &["nonsense"]);
+    refused_field(FILE, "model_type", json!("SparseEncoder"), &["SparseEncoder"]);
+    refused_field(FILE, "prompts", json!({"passage": "a ".repeat(30)}), &["prompts.passage", "24"]);
+}
+
+#[test]
+fn tokenizers_that_do_not_fit() {
+    const FILE: &str = "tokenizer.json";
+    refused(&[FILE, "not a tokenizer"], |copy| copy.write(FILE, "{}"));
+    refused(&[FILE, "not a tokenizer"], |copy| copy.write(FILE, "\u{0}"));
+    refused(&[FILE, "id 89", "ends at 88"], |copy| copy.set(FILE, "/model/vocab/zebra", json!(89)));
+    refused(&["vocab.txt", "tokenizer.json"], |copy| copy.remove(FILE));
+    refused(&[FILE, "pre_tokenizer"], |copy| copy.set(FILE, "pre_tokenizer", json!({"type": "Whitespace"})));
+    refused(&[FILE, "post_processor", "token type 1"], |copy| {
+        let mut json: Value = serde_json::from_slice(&copy.read(FILE)).expect("JSON");
+        json["post_processor"]["single"][1]["Sequence"]["type_id"] = json!(1);
+        copy.write(FILE, json.to_string());
+    });
+}
+
+#[test]
+fn what_tokenizer_json_says_of_length_and_padding_is_ignored() {
+    let copy = Copy::of("old-mean");
+    let before = Model::load(copy.dir.path());
+    copy.set("tokenizer.json", "truncation", json!({"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}));
+    let padding =
+        json!({"strategy": {"Fixed": 20}, "direction": "Left", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"});
+    copy.set("tokenizer.json", "padding", padding);
+    let after = Model::load(copy.dir.path());
+    for text in ["a", "the cat sat on the mat", &"z ".repeat(40)] {
+        assert_eq!(before.tokens(text, ""), after.tokens(text, ""));
+    }
+}
+
+#[test]
+fn settings_of_the_tokenizer_config_win_over_the_tokenizer_file() {
+    let copy = Copy::of("old-mean");
+    copy.set("tokenizer_config.json", "do_lower_case", json!(false));
+    let cased = Model::load(copy.dir.path());
+    assert_eq!(cased.tokens("Cat", "").ids[1], 1, "an unknown token, as the vocabulary is lower case");
+    copy.set("sentence_bert_config.json", "do_lower_case", json!(true));
+    let lowered = Model::load(copy.dir.path());
+    assert_eq!(lowered.tokens("CAT", ""), lowered.tokens("cat", ""));
+}
+
+#[test]
+fn lengths_come_from_the_right_file() {
+    let length = |damage: &dyn Fn(&Copy), options: &Options| {
+        let copy = Copy::of("old-mean");
+        damage(&copy);
+        load_dir(copy.dir.path(), options).map(|loaded| loaded.info.max_tokens).map_err(|error| error.to_string())
+    };
+    let asked = |max_tokens| Options { max_tokens: Some(max_tokens), ..exact() };
+    let no_own = |copy: &Copy| copy.set("sentence_bert_config.json", "max_seq_length", Value::Null);
+    assert_eq!(length(&|_| {}, &exact()), Ok(24));
+    assert_eq!(length(&|copy| copy.set("sentence_bert_config.json", "max_seq_length", json!(4096)), &exact()), Ok(40));
+    assert_eq!(length(&no_own, &exact()), Ok(32));
+    let endless = |copy: &Copy| {
+        no_own(copy);
+        copy.set("tokenizer_config.json", "model_max_length", json!(1e30));
+    };
+    assert_eq!(length(&endless, &exact()), Ok(40));
+    assert_eq!(length(&|_| {}, &asked(40)), Ok(40));
+    assert_eq!(length(&|_| {}, &asked(12)), Ok(12));
+    for impossible in [0, 2, 41] {
+        let message = length(&|_| {}, &asked(impossible)).expect_err("must be refused");
+        assert!(message.contains("max_tokens") && message.contains("40"), "{message}");
+    }
+}
+
+#[test]
+fn a_model_without_modules_needs_a_pooling() {
+    let copy = Copy::of("old-mean");
+    copy.remove("modules.json");
+    let message = copy.refusal(&exact()).to_string();
+    assert!(message.contains("modules.json") && message.contains("--pooling"), "{message}");
+    let with = |mode: &str| load_dir(copy.dir.path(), &Options { pooling: Some(mode.to_owned()), ..exact() });
+    assert!(with("median").map(|_| ()).expect_err("must be refused").to_string().contains("--pooling"));
+    let loaded = with("cls").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((loaded.info.dimensions, loaded.info.normalized), (16, false));
+}
+
+#[path = "../../fuzz/checks/checkpoint.rs"]
+mod fuzzed;
+
+#[test]
+fn the_fuzzers_corpus_loads_or_is_refused() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/checkpoint");
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(dir).expect("the corpus") {
+        loaded += usize::from(fuzzed::check(&std::fs::read(entry.expect("readable").path()).expect("readable")));
+    }
+    // The seeds are whole checkpoints: the format of the corpus is still the one that is read.
+    assert!(loaded >= tiny("bert").len(), "only {loaded} entries load");
+}
