@@ -30,7 +30,11 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<O
     let handle = Handle::<SocketAddr>::new();
     let mut server = axum_server::from_tcp(listener)?.http1_only().handle(handle.clone()).acceptor(Door::new(&api.options));
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(api.options.header_timeout).max_buf_size(BUFFER_BYTES);
-    let server = server.accept_error_handler(|address, error| tracing::warn!(?address, %error, "a connection was not accepted"));
+    let server = server.accept_error_handler(|address, error| match address {
+        // One client's connection: a flood of them must not become a flood of log lines.
+        Some(address) => tracing::debug!(%address, %error, "a connection was refused"),
+        None => tracing::warn!(%error, "the listener cannot accept connections"),
+    });
     let serving = server.serve(router(api.clone()).into_make_service());
     tokio::select! {
         served = serving => served,

@@ -17,6 +17,5 @@ mod models;
 mod offline;
 mod parity;
 mod raw;
-mod readme;
 mod serve;
 mod server;

@@ -28,6 +28,7 @@ fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
 
 /// Keys may name a model by its slug or by any other name it has.
 fn may_use(embedder: &dyn Embedder, key: Option<&Key>, slug: &str) -> bool {
-    let Some(models) = key.and_then(|key| key.models.as_ref()) else { return true };
-    models.iter().any(|name| name == slug || embedder.find(name).is_some_and(|found| found.slug == slug))
+    let Some(key) = key else { return true };
+    let other_names = || key.models.iter().flatten().any(|name| embedder.find(name).is_some_and(|found| found.slug == slug));
+    key.may_use(slug) || other_names()
 }
