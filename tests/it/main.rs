@@ -1,5 +1,6 @@
 //! The one integration binary: each module is about one promise.
 
 mod house;
+mod readme;
 mod serve;
 mod server;
