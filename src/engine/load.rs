@@ -1,4 +1,23 @@
-//! From a model's files to a pipeline that is ready to run.
+//! From a model's files to a pipeline that is ready to run: the device, the dtype, the weights, and what clients may know of the model.
+
+mod info;
+mod shards;
+mod transformer;
+
+pub use crate::kernels::device::Device;
+pub use crate::network::{DType, LoadError};
+pub use info::ModelInfo;
+pub use shards::weights;
+
+use super::pipeline::{Pipeline, modules};
+use crate::encoders::json::Json;
+use crate::exec::Place;
+use crate::hub::ModelFiles;
+use crate::network::Bytes;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use transformer::Transformer;
 
 /// What is asked of a model when it is loaded.
 #[derive(Debug, Clone, Default)]
@@ -7,4 +26,90 @@ pub struct Options {
     pub pooling: Option<String>,
     /// `max_tokens` of `[models."SLUG"]`: raises or lowers the model's own limit, up to its position table.
     pub max_tokens: Option<usize>,
+    /// `--device`; `None` = auto: the first GPU that this build and machine have, else the processor.
+    pub device: Option<Device>,
+    /// `--dtype`; `None` = auto: f32, which every device computes as the reference does.
+    pub dtype: Option<DType>,
+}
+
+/// Reads `--device`: `auto` is `None`.
+///
+/// # Errors
+/// Anything that is not a device.
+pub fn parse_device(text: &str) -> Result<Option<Device>, String> {
+    if text == "auto" { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// Reads `--dtype`: `auto` is `None`.
+///
+/// # Errors
+/// Anything that is not a dtype, and `int8`.
+pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
+    match text {
+        "auto" => Ok(None),
+        "f32" => Ok(Some(DType::F32)),
+        "bf16" => Ok(Some(DType::Bf16)),
+        "f16" => Ok(Some(DType::F16)),
+        "int8" => Err("`int8` is not computed yet: choose f32, bf16 or f16".to_owned()),
+        _ => Err(format!("`{text}` is not a dtype: say auto, f32, bf16 or f16")),
+    }
+}
+
+/// A model that is ready to run.
+pub struct Loaded {
+    pub pipeline: Pipeline,
+    pub info: ModelInfo,
+}
+
+/// Loads a model.
+///
+/// # Errors
+/// Whatever in the files or options is missing, broken, or means something this server does not compute.
+pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
+    load_dir(&files.root, options)
+}
+
+/// Loads the model in a directory.
+///
+/// # Errors
+/// As `load`.
+pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
+    if root.join("adapter_config.json").exists() {
+        return Err(LoadError::file(root.join("adapter_config.json").display().to_string(), "a PEFT adapter is not a model: merge it first"));
+    }
+    let modules = modules::read(root)?;
+    let encoder_dir = modules.as_ref().map_or(root, |modules| &modules.encoder);
+    let transformer = Transformer::read(encoder_dir)?;
+    let config = Json::require(&encoder_dir.join("config.json"))?;
+    let table = weights(encoder_dir)?;
+    let (architecture, network) = crate::encoders::describe(&config, &table)?;
+    let device = options.device.unwrap_or_else(Device::best);
+    let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
+    let stages = match &modules {
+        Some(modules) => modules.stages(network.width)?,
+        None => modules::without(root, network.width, options.pooling.as_deref())?,
+    };
+    let limits = transformer.limits(encoder_dir, network.positions(), options.max_tokens)?;
+    let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, device, dtype: place.dtype };
+    let pipeline = Pipeline::new(network, stages, &place)?;
+    let info = info::read(root, encoder_dir, &config, &transformer, &pipeline, about)?;
+    Ok(Loaded { pipeline, info })
+}
+
+fn open(device: Device) -> Result<candle_core::Device, LoadError> {
+    device.open().map_err(|error| LoadError::option("--device", format!("{device} cannot be used: {error}")))
+}
+
+/// Maps a file into memory.
+fn map(path: &Path) -> Result<Arc<Bytes>, LoadError> {
+    let io = |source| LoadError::Io { file: path.display().to_string(), source };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() == 0 {
+        return Err(LoadError::file(path.display().to_string(), "is empty"));
+    }
+    // SAFETY: the map is read-only and private to this process. Another process that changes or cuts the file while it is mapped could change
+    // the bytes under us or raise SIGBUS; model files are written once, beside, and renamed into place, and what is read here is copied to the
+    // device and checked before the map is let go.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+    Ok(Arc::new(map))
 }

@@ -1,1 +1,139 @@
 //! modules.json as a pipeline: the encoder, then Pooling, Dense, LayerNorm, Normalize as data.
+
+mod dense;
+pub mod modules;
+mod norm;
+pub mod pooling;
+
+use crate::exec::Place;
+use crate::exec::tensor::TensorExecutor;
+use crate::network::{DType, LoadError, Network};
+use crate::ragged::Packed;
+use candle_core::Device;
+use dense::Dense;
+use norm::LayerNorm;
+use pooling::Pooling;
+use std::sync::OnceLock;
+
+/// Why a batch could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum ComputeError {
+    /// The device has no memory left for this batch: a smaller one may pass.
+    #[error("the device is out of memory")]
+    OutOfMemory(#[source] candle_core::Error),
+    /// Everything else.
+    #[error("the computation failed")]
+    Failed(#[source] candle_core::Error),
+}
+
+impl From<candle_core::Error> for ComputeError {
+    /// Drivers report a full device as text only: `CUDA_ERROR_OUT_OF_MEMORY`, `out of memory`.
+    fn from(error: candle_core::Error) -> Self {
+        let text = error.to_string().to_ascii_lowercase().replace('_', " ");
+        if text.contains("out of memory") { Self::OutOfMemory(error) } else { Self::Failed(error) }
+    }
+}
+
+/// A stage after pooling: rows in, rows out.
+enum Stage {
+    Dense(Dense),
+    LayerNorm(LayerNorm),
+    Normalize,
+}
+
+/// What modules.json says after its Transformer.
+pub struct Stages {
+    pooling: Pooling,
+    rest: Vec<Stage>,
+    dim: usize,
+}
+
+/// `[B, dim]`, row-major: vectors on their way through the stages.
+pub(crate) struct Rows {
+    pub(crate) data: Vec<f32>,
+    pub(crate) dim: usize,
+}
+
+/// A model from ids to vectors.
+pub struct Pipeline {
+    encoder: TensorExecutor,
+    stages: Stages,
+    dtype: DType,
+    /// The description, kept where the encoder does not compute in f32, with the files it maps.
+    network: Option<Network>,
+    /// The same network in f32 on the processor, built when it is first asked for.
+    reference: OnceLock<TensorExecutor>,
+}
+
+impl Pipeline {
+    /// Puts the network where it will run.
+    ///
+    /// # Errors
+    /// Weights that are not finite, a device that fails or is full.
+    pub fn new(network: Network, stages: Stages, place: &Place) -> Result<Self, LoadError> {
+        let encoder = TensorExecutor::new(&network, place)?;
+        let network = (place.dtype != DType::F32).then_some(network);
+        Ok(Self { encoder, stages, dtype: place.dtype, network, reference: OnceLock::new() })
+    }
+
+    /// The vectors of a batch as modules.json leaves them: `[B, dim]`, row-major.
+    ///
+    /// # Errors
+    /// A batch the model cannot take (ids outside the vocabulary, texts that are empty or too long), a device that fails or is full.
+    pub fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        self.run(&self.encoder, batch)
+    }
+
+    /// The same in f32, for vectors that came out non-finite in the dtype computed in. Slow: on the processor.
+    ///
+    /// # Errors
+    /// As `encode`, and if the weights cannot be read again.
+    pub fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        let Some(network) = &self.network else { return self.encode(batch) };
+        if self.reference.get().is_none() {
+            let built = TensorExecutor::new(network, &Place::reference()).map_err(|error| ComputeError::Failed(candle_core::Error::wrap(error)))?;
+            // Another thread may have been first; both built the same.
+            let _ = self.reference.set(built);
+        }
+        match self.reference.get() {
+            Some(reference) => self.run(reference, batch),
+            None => self.encode(batch),
+        }
+    }
+
+    /// Size of the vectors.
+    pub fn dim(&self) -> usize {
+        self.stages.dim
+    }
+
+    /// What the encoder computes in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// True if the last stage is Normalize.
+    pub fn normalized(&self) -> bool {
+        matches!(self.stages.rest.last(), Some(Stage::Normalize))
+    }
+
+    /// What the encoder's weights occupy on the device.
+    pub fn weight_bytes(&self) -> usize {
+        self.encoder.weight_bytes()
+    }
+
+    fn run(&self, encoder: &TensorExecutor, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        if batch.texts() == 0 {
+            return Ok(Vec::new());
+        }
+        let hidden = encoder.run(batch)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut rows = self.stages.pooling.pool(&hidden, batch);
+        for stage in &self.stages.rest {
+            rows = match stage {
+                Stage::Dense(dense) => dense.forward(rows)?,
+                Stage::LayerNorm(layer_norm) => layer_norm.forward(rows)?,
+                Stage::Normalize => norm::normalize(rows),
+            };
+        }
+        Ok(rows.data)
+    }
+}

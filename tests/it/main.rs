@@ -1,6 +1,13 @@
 //! The one integration binary: each module is about one promise.
 
+mod fakehub;
+mod fakemodel;
 mod house;
+mod hub;
+mod hub_remote;
+mod models;
+mod offline;
+mod parity;
 mod readme;
 mod serve;
 mod server;

@@ -1,0 +1,178 @@
+//! From the hidden states of a text's tokens to one vector: the modes of sentence-transformers' Pooling and their concatenation.
+
+use super::Rows;
+use crate::encoders::json::{Json, short};
+use crate::network::LoadError;
+use crate::ragged::Packed;
+use std::path::Path;
+
+/// One way to make a vector of `[L, C]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The first token.
+    Cls,
+    /// The largest value of each component.
+    Max,
+    /// The average.
+    Mean,
+    /// The sum over the square root of the number of tokens.
+    MeanSqrtLen,
+    /// The average with weights 1, 2, 3, ... by position in the text.
+    WeightedMean,
+    /// The last token.
+    LastToken,
+}
+
+impl Mode {
+    /// In the order in which the booleans of files before 5.4 are concatenated.
+    pub const ALL: [Self; 6] = [Self::Cls, Self::Max, Self::Mean, Self::MeanSqrtLen, Self::WeightedMean, Self::LastToken];
+
+    /// Its name in files since 5.4.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Max => "max",
+            Self::Mean => "mean",
+            Self::MeanSqrtLen => "mean_sqrt_len_tokens",
+            Self::WeightedMean => "weightedmean",
+            Self::LastToken => "lasttoken",
+        }
+    }
+
+    /// Its boolean in files before 5.4.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Cls => "pooling_mode_cls_token",
+            Self::Max => "pooling_mode_max_tokens",
+            Self::Mean => "pooling_mode_mean_tokens",
+            Self::MeanSqrtLen => "pooling_mode_mean_sqrt_len_tokens",
+            Self::WeightedMean => "pooling_mode_weightedmean_tokens",
+            Self::LastToken => "pooling_mode_lasttoken",
+        }
+    }
+
+    /// The mode of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+/// A Pooling module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pooling {
+    modes: Vec<Mode>,
+    include_prompt: bool,
+}
+
+impl Pooling {
+    /// The modes, concatenated in this order; `include_prompt` = the tokens of the prompt count.
+    pub fn of(modes: Vec<Mode>, include_prompt: bool) -> Self {
+        Self { modes, include_prompt }
+    }
+
+    /// Reads the module's config.json, of either generation.
+    ///
+    /// # Errors
+    /// A mode or field that is not understood, a width that is not the encoder's.
+    pub fn read(dir: &Path, width: usize) -> Result<Self, LoadError> {
+        let json = Json::require(&dir.join("config.json"))?;
+        let mut known = vec!["embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt"];
+        known.extend(Mode::ALL.map(Mode::flag));
+        json.only(&known)?;
+        for field in ["embedding_dimension", "word_embedding_dimension"] {
+            if let Some(size) = json.usize(field)?.filter(|size| *size != width) {
+                return Err(json.refuse(field, format!("is {size}, but the encoder's width is {width}")));
+            }
+        }
+        Ok(Self { modes: modes(&json)?, include_prompt: json.bool("include_prompt")?.unwrap_or(true) })
+    }
+
+    /// Size of the pooled vector.
+    pub fn dim(&self, width: usize) -> usize {
+        self.modes.len() * width
+    }
+
+    /// Pools `hidden`, `[T, C]` row-major, to one row per text.
+    ///
+    /// A text of which nothing is left after its prompt (it cannot occur where the prompt is shorter than the text's tokens) pools to its
+    /// first token by `cls` and to zeros otherwise.
+    pub(crate) fn pool(&self, hidden: &[f32], batch: &Packed) -> Rows {
+        let width = hidden.len() / batch.tokens().max(1);
+        let mut data = Vec::with_capacity(batch.texts() * self.dim(width));
+        for (rows, prompt_len) in batch.segments.ranges().zip(&batch.prompt_lens) {
+            let text = &hidden[rows.start * width..rows.end * width];
+            let skip = if self.include_prompt { 0 } else { (*prompt_len).min(rows.len()) };
+            for mode in &self.modes {
+                pool(*mode, text, width, skip, &mut data);
+            }
+        }
+        Rows { data, dim: self.dim(width) }
+    }
+}
+
+fn modes(json: &Json) -> Result<Vec<Mode>, LoadError> {
+    let Some(value) = json.get("pooling_mode") else { return flags(json) };
+    let names = match value.as_array() {
+        Some(names) => names.as_slice(),
+        None => std::slice::from_ref(value),
+    };
+    let known = || Mode::ALL.map(Mode::name).join(", ");
+    let mode = |name: &serde_json::Value| {
+        let mode = name.as_str().and_then(Mode::named);
+        mode.ok_or_else(|| json.refuse("pooling_mode", format!("{} is not a pooling; known: {}", short(name), known())))
+    };
+    match names.iter().map(mode).collect::<Result<Vec<_>, _>>()? {
+        modes if modes.is_empty() => Err(json.refuse("pooling_mode", "is an empty list")),
+        modes => Ok(modes),
+    }
+}
+
+/// The booleans of files before 5.4; none of them set means mean, as the reference has it.
+fn flags(json: &Json) -> Result<Vec<Mode>, LoadError> {
+    let mut modes = Vec::new();
+    for mode in Mode::ALL {
+        if json.bool(mode.flag())?.unwrap_or(false) {
+            modes.push(mode);
+        }
+    }
+    Ok(if modes.is_empty() { vec![Mode::Mean] } else { modes })
+}
+
+/// Appends one mode's vector of one text, `[L, C]`, its first `skip` tokens left out. Sums are kept in f64: a text may have thousands of tokens.
+fn pool(mode: Mode, text: &[f32], width: usize, skip: usize, out: &mut Vec<f32>) {
+    let counted = &text[skip * width..];
+    let tokens = counted.len() / width;
+    if tokens == 0 {
+        match mode {
+            Mode::Cls => out.extend_from_slice(&text[..width]),
+            _ => out.resize(out.len() + width, 0.),
+        }
+        return;
+    }
+    let sum_over = |weight: &dyn Fn(usize) -> f64, divisor: f64| {
+        let mut sum = vec![0f64; width];
+        for (index, row) in counted.chunks_exact(width).enumerate() {
+            let weight = weight(index);
+            sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * f64::from(*x));
+        }
+        sum.into_iter().map(move |sum| (sum / divisor) as f32)
+    };
+    match mode {
+        Mode::Cls => out.extend_from_slice(&counted[..width]),
+        Mode::LastToken => out.extend_from_slice(&counted[counted.len() - width..]),
+        Mode::Max => {
+            let start = out.len();
+            out.extend_from_slice(&counted[..width]);
+            for row in counted.chunks_exact(width).skip(1) {
+                // Not f32::max, which would swallow a NaN that must be seen.
+                out[start..].iter_mut().zip(row).for_each(|(max, x)| *max = if *x > *max || x.is_nan() { *x } else { *max });
+            }
+        }
+        Mode::Mean => out.extend(sum_over(&|_| 1., tokens as f64)),
+        Mode::MeanSqrtLen => out.extend(sum_over(&|_| 1., (tokens as f64).sqrt())),
+        Mode::WeightedMean => {
+            let weight = |index: usize| (skip + index + 1) as f64;
+            out.extend(sum_over(&weight, (0..tokens).map(weight).sum()));
+        }
+    }
+}
