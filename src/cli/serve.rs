@@ -1,7 +1,7 @@
 //! `vecmill serve`: binds, loads, serves, drains. The life and death of the server.
 
-use crate::api;
 use super::start;
+use crate::api;
 use crate::config::{self, Env, Resolved, Said};
 use crate::engine::Engine;
 use crate::service::Service;

@@ -44,13 +44,7 @@ pub async fn load_all(service: &Arc<Service>, models: Vec<ServeModel>, hub: &hub
     Ok(())
 }
 
-async fn load_one(
-    service: &Arc<Service>,
-    place: &Model,
-    model: ServeModel,
-    hub: &hub::Options,
-    needed_bytes: &mut u64,
-) -> anyhow::Result<Loaded> {
+async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub: &hub::Options, needed_bytes: &mut u64) -> anyhow::Result<Loaded> {
     let (what, hub) = (model.what.clone(), hub.clone());
     let files = tokio::task::spawn_blocking(move || hub::obtain(&what, &hub, &*hub::for_stderr())).await??;
     *needed_bytes += memory::weights_bytes(&files.root);

@@ -214,10 +214,7 @@ impl Said {
                     cache_dir: self.model_options.source.cache_dir.or(file.model_options.source.cache_dir),
                 },
             },
-            log: LogSaid {
-                log_format: self.log.log_format.or(file.log.log_format),
-                log_level: self.log.log_level.or(file.log.log_level),
-            },
+            log: LogSaid { log_format: self.log.log_format.or(file.log.log_format), log_level: self.log.log_level.or(file.log.log_level) },
             models: file.models,
         }
     }

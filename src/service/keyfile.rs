@@ -121,16 +121,7 @@ impl KeyStanza {
             ExpiresAt::Date(date) => date.to_string(),
         });
         let expires_at = expires_at.map(|text| text.parse().map_err(|error| format!("expires_at {text:?}: {error}"))).transpose()?;
-        Ok(Key {
-            name: self.name,
-            user: self.user,
-            tenant: self.tenant,
-            partner: self.partner,
-            models: self.models,
-            scopes,
-            expires_at,
-            sha256,
-        })
+        Ok(Key { name: self.name, user: self.user, tenant: self.tenant, partner: self.partner, models: self.models, scopes, expires_at, sha256 })
     }
 }
 
@@ -201,7 +192,7 @@ mod tests {
 
     #[test]
     fn faults_name_the_key_and_the_field() {
-        let error = |text: &str| open(text).unwrap_err().to_string();
+        let error = |text: &str| open(text).err().unwrap().to_string();
         assert!(error("").contains("no [[key]]"));
         assert!(error(&stanza("x", "k", "scopes = [\"models:fly\"]")).contains("key \"x\": scope \"models:fly\""));
         assert!(error("[[key]]\nname = \"x\"\nsha256 = \"00\"\nuser = \"u\"\ntenant = \"t\"").contains("64 hexadecimal digits"));

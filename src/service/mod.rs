@@ -166,10 +166,8 @@ impl Service {
         drop(admitted);
         let tokenize = started.elapsed();
 
-        let items = tokens.iter().map(|tokens| ItemTokens {
-            tokens: tokens.len(),
-            original_tokens: tokens.truncated().then_some(tokens.original_len),
-        });
+        let items =
+            tokens.iter().map(|tokens| ItemTokens { tokens: tokens.len(), original_tokens: tokens.truncated().then_some(tokens.original_len) });
         let items: Vec<ItemTokens> = items.collect();
         let work = Work { model: loaded.engine.model, client: caller.client, deadline: caller.deadline, texts: tokens };
         let ticket = self.engine.submit(work).map_err(|refusal| fault_of(refusal, caller))?;
@@ -276,11 +274,7 @@ fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
     }
     // What modules.json has already normalised is not divided again: the reference's own bits go out.
     let unit = !model.settings.as_the_model && (wanted < native || !info.normalized);
-    Ok(Plan {
-        prompt: prompt.to_owned(),
-        truncate: call.truncate.unwrap_or(model.settings.truncate),
-        shape: Shape { native, wanted, unit },
-    })
+    Ok(Plan { prompt: prompt.to_owned(), truncate: call.truncate.unwrap_or(model.settings.truncate), shape: Shape { native, wanted, unit } })
 }
 
 /// What is done to each text of a request.
