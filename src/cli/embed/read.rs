@@ -11,7 +11,7 @@ const MAX_LINE_BYTES: u64 = 32 << 20;
 /// How the input is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum InputFormat {
-    /// Every line is a text, an empty one too.
+    /// Every line is a text; an empty one is refused, and counts.
     Text,
     /// Every line is a JSON string or an object `{"text": ..., "id"?: ...}`; blank lines are skipped.
     Jsonl,
@@ -103,6 +103,7 @@ impl<R: BufRead> Lines<R> {
             },
             (text, _) => (None, text),
         };
+        let text = text.and_then(|text| if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) });
         Line { index: self.index, id, text }
     }
 }

@@ -24,12 +24,12 @@ fn embedded(texts: &[String]) -> Embedded {
     }
 }
 
-/// Refuses a request that holds an empty text or one that says "bad", as the service would.
+/// Refuses a request that holds a text that says "bad", naming it as the service would.
 async fn picky(texts: Vec<String>) -> Result<Embedded, Fault> {
     let details: Vec<Detail> = texts
         .iter()
         .enumerate()
-        .filter(|(_, text)| text.is_empty() || text.contains("bad"))
+        .filter(|(_, text)| text.contains("bad"))
         .map(|(i, text)| Detail::new(Cow::Owned(format!("input.{i}")), format!("refused: {text:?}")))
         .collect();
     if details.is_empty() { Ok(embedded(&texts)) } else { Err(Fault::Validation(details)) }
@@ -117,10 +117,11 @@ async fn json_lines_may_be_strings_or_objects_with_ids() {
         "{\"text\": 5, \"id\": [1]}\n",
         "not json\n",
         "42\n",
+        "\"\"\n",
         "\"last, without a line end\""
     );
     let (summary, out) = run(input, InputFormat::Jsonl, picky).await;
-    assert_eq!(summary.unwrap().refused, 4);
+    assert_eq!(summary.unwrap().refused, 5);
     let why = "not a JSON string, nor an object with a string \"text\"";
     assert_eq!(out[0], json!({ "index": 0, "embedding": vector("plain"), "tokens": 5 }));
     assert_eq!(out[1], json!({ "index": 1, "id": "doc-7", "embedding": vector("named"), "tokens": 5 }));
@@ -128,14 +129,15 @@ async fn json_lines_may_be_strings_or_objects_with_ids() {
     assert_eq!(out[3], json!({ "index": 3, "id": 4, "error": why }));
     assert_eq!(out[4], json!({ "index": 4, "id": [1], "error": why }));
     assert_eq!(out[5], json!({ "index": 5, "error": why }));
-    assert_eq!(out[7]["tokens"], 24);
+    assert_eq!(out[7], json!({ "index": 7, "error": "must not be empty" }));
+    assert_eq!(out[8]["tokens"], 24);
 }
 
 #[tokio::test]
-async fn in_plain_text_an_empty_line_is_a_text_and_bad_bytes_are_a_refusal() {
+async fn an_empty_line_and_bad_bytes_keep_their_place_as_refusals() {
     let (_, out) = run(b"one\n\n\xff\xfe\ntwo\r\n".as_slice(), InputFormat::Text, picky).await;
     assert_eq!(out.len(), 4);
-    assert_eq!(out[1]["error"], "refused: \"\"");
+    assert_eq!(out[1], json!({ "index": 1, "error": "must not be empty" }));
     assert!(out[2]["error"].as_str().unwrap().contains("UTF-8"));
     assert_eq!(out[3], json!({ "index": 3, "embedding": vector("two"), "tokens": 3 }));
 }
