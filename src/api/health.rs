@@ -1,6 +1,7 @@
 //! For probes and scrapers: is the process there, can it answer, and how is it doing. No key, no envelope.
 
 use super::Shared;
+use super::embedder::ModelState;
 use crate::telemetry;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -30,6 +31,11 @@ pub(super) async fn ready(api: Shared) -> Response {
 }
 
 /// `GET /metrics`: Prometheus' text format.
-pub(super) async fn metrics() -> Response {
+pub(super) async fn metrics(api: Shared) -> Response {
+    for model in api.embedder.list() {
+        let failed = api.embedder.find(&model.slug).is_some_and(|found| found.state == ModelState::Failed);
+        telemetry::BACKEND_HEALTH.set([&model.slug], f64::from(u8::from(model.healthy)));
+        telemetry::CIRCUIT_BREAKER.set([&model.slug], f64::from(u8::from(failed)));
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::render()).into_response()
 }

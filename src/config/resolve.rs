@@ -52,6 +52,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
     };
     let Models { hub, load, threads } = resolve_models(&said.model_options, env)?;
     let (listen, no_auth) = listen(&said)?;
+    let max_texts = said.max_texts.unwrap_or(2048);
     let max_request_tokens = said.max_request_tokens.unwrap_or(300_000);
     let max_body_bytes = said.max_body_bytes.map_or(32 << 20, |bytes| bytes.as_u64() as usize);
     let deadline = Duration::from_millis(said.deadline_ms.unwrap_or(55_000));
@@ -61,7 +62,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         max_queue_tokens: said.max_queue_tokens.unwrap_or(4 * max_request_tokens),
     };
     let service = service::Options {
-        max_texts: said.max_texts.unwrap_or(2048),
+        max_texts,
         max_request_tokens,
         deadline,
         max_ingest_bytes: 2 * max_body_bytes,
@@ -102,7 +103,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         threads,
         engine,
         service,
-        api: api::Options { max_body_bytes, max_texts: said.max_texts.unwrap_or(2048), deadline, ..api::Options::default() },
+        api: api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, deadline, ..api::Options::default() },
         log: resolve_log(&said.log)?,
     })
 }

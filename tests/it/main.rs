@@ -17,5 +17,6 @@ mod models;
 mod offline;
 mod parity;
 mod raw;
+mod readme;
 mod serve;
 mod server;
