@@ -159,13 +159,6 @@ fn metrics_name_configured_models_and_never_a_clients_words() {
 }
 
 #[test]
-fn the_readmes_table_of_metrics_is_the_declaration() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let table = vecmill::telemetry::markdown_table();
-    assert!(readme.contains(&table), "the README's table of metrics must read:\n\n{table}");
-}
-
-#[test]
 fn a_shutdown_finishes_what_runs_and_refuses_what_comes() {
     let mut server = Server::start(small());
     let mut running = connect(server.addr);
