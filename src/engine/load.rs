@@ -4,6 +4,7 @@ mod info;
 mod shards;
 mod transformer;
 
+pub use crate::encoders::json;
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
 pub use info::ModelInfo;

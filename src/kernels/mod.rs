@@ -1,3 +1,5 @@
 //! Operations whose body depends on the device. Nothing above this room knows whether there is a GPU.
 
 pub mod device;
+
+pub mod threads;

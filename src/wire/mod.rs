@@ -1,8 +1,13 @@
 //! Leaf: what goes over the wire. Request and response types, the parser, the float writer, and the table of faults. No axum.
 
 pub mod fault;
+pub mod listing;
+pub mod request;
+pub mod response;
+mod scalar;
 
 pub use fault::{Detail, Fault};
+pub use request::{EmbedRequest, Encoding};
 
 /// What to do with a text longer than the model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -15,4 +20,11 @@ pub enum Truncate {
     End,
     /// Keep the text's end (drop its head).
     Start,
+}
+
+/// `meta` of the native envelope.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Meta<'a> {
+    /// The same as the `X-Request-ID` header.
+    pub request_id: &'a str,
 }

@@ -1,7 +1,7 @@
 //! From a model's tokenizer files to a tokenizer that does what transformers' does with the same files.
 
 use super::pieces::{Cuts, Cutter};
-use crate::encoders::json::{Json, read_bytes};
+use crate::engine::load::json::{Json, read_bytes};
 use crate::engine::load::{LoadError, ModelInfo};
 use serde_json::json;
 use std::collections::HashMap;

@@ -1,0 +1,74 @@
+//! The real service behind the handlers: what it knows of its models, in the words of the wire.
+
+use super::embedder::{Ask, Embedder, Found, ModelState};
+use crate::service::registry::{Matryoshka, Model};
+use crate::service::{Caller, EmbedCall, Embedded, Service};
+use crate::wire::Fault;
+use crate::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
+use std::future::Future;
+use std::pin::Pin;
+
+impl Embedder for Service {
+    fn embed(&self, ask: Ask, caller: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
+        let Ask { slug, texts, dimensions, truncate, input_type } = ask;
+        Box::pin(async move {
+            let Some(found) = self.find(&slug) else { return Err(Fault::ModelNotFound { model: slug }) };
+            Service::embed(self, EmbedCall { model: found.model, texts, dimensions, truncate, input_type }, caller).await
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<Found> {
+        let found = Service::find(self, name)?;
+        let state = if found.model.loaded().is_none() {
+            ModelState::Loading
+        } else if self.engine().is_alive() {
+            ModelState::Ready
+        } else {
+            ModelState::Failed
+        };
+        let embeds_empty = found.model.settings.embed_empty;
+        Some(Found { slug: found.model.slug.clone(), input_type: found.input_type, state, embeds_empty })
+    }
+
+    fn list(&self) -> Vec<ModelItem> {
+        let alive = self.engine().is_alive();
+        self.models().iter().map(|model| item(model, alive)).collect()
+    }
+
+    fn checks(&self) -> Vec<(&'static str, String)> {
+        let loading: Vec<_> = self.models().iter().filter(|model| model.loaded().is_none()).map(|model| model.slug.as_str()).collect();
+        let models = if loading.is_empty() { "ok".to_owned() } else { format!("loading {}", loading.join(", ")) };
+        let device = if self.engine().is_alive() { "ok" } else { "its thread has ended" };
+        vec![("models", models), ("device", device.to_owned())]
+    }
+}
+
+fn item(model: &Model, alive: bool) -> ModelItem {
+    let loaded = model.loaded();
+    let license = model.card.map(|card| card.license.clone());
+    let extra = loaded.map(|loaded| {
+        let (info, native) = (&loaded.info, loaded.engine.dim);
+        let supported_dimensions = match model.matryoshka(info) {
+            Matryoshka::Denied => SupportedDimensions::Sizes(vec![native]),
+            Matryoshka::Sizes(sizes) if model.settings.matryoshka_strict => SupportedDimensions::Sizes(sizes),
+            Matryoshka::Sizes(trained) => SupportedDimensions::Range { min: 1, max: native, trained },
+            Matryoshka::Any => SupportedDimensions::Range { min: 1, max: native, trained: Vec::new() },
+        };
+        ModelExtra {
+            dimensions: Some(native),
+            supported_dimensions,
+            max_input_tokens: Some(info.max_tokens),
+            normalized: info.normalized || !model.settings.as_the_model,
+            prompts: model.prompt_names(info),
+            dtype: Some(info.dtype.to_string()),
+            license: license.clone(),
+        }
+    });
+    ModelItem {
+        slug: model.slug.clone(),
+        display_name: model.display_name().to_owned(),
+        context_window: loaded.map(|loaded| loaded.info.max_tokens),
+        healthy: loaded.is_some() && alive,
+        extra: extra.unwrap_or_else(|| ModelExtra { license, ..ModelExtra::default() }),
+    }
+}

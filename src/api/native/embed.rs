@@ -1,0 +1,115 @@
+//! `POST /v1/inference/embed`: texts in, vectors out, in the order of the checks that the contract names.
+
+use super::resolve;
+use crate::api::embedder::{Ask, Found};
+use crate::api::observe::Seen;
+use crate::api::{Api, Shared, auth, body, reply};
+use crate::service::access::{Key, MODELS_USE};
+use crate::service::{Caller, Embedded, Timing};
+use crate::telemetry;
+use crate::wire::request::{self, Limits};
+use crate::wire::response::{Vectors, native_embed};
+use crate::wire::{EmbedRequest, Encoding, Fault};
+use axum::Extension;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use std::sync::Arc;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Work on more bytes than this leaves the threads that keep all connections going.
+const OFF_THREAD_BYTES: usize = 256 << 10;
+
+/// The handler.
+pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
+    let key = auth::authorize(&api.access, request.headers(), MODELS_USE)?;
+    seen.note_key(key.as_ref());
+    let body::Held { bytes, hold } = body::read(&api, request).await?;
+    let asked = parse(&api, bytes).await?;
+    let found = resolve(&api, key.as_deref(), &asked.model).inspect(|found| seen.note_model(&found.slug))?;
+    let input_type = input_type(&asked, &found)?;
+    let caller = Caller { client: key.as_ref().map_or_else(rand::random, |key| key.number()), deadline: seen.arrived + api.options.deadline };
+    let EmbedRequest { model, texts, dimensions, encoding, truncate, .. } = asked;
+    let ask = Ask { slug: found.slug.clone(), texts, dimensions, truncate, input_type };
+    let running = InFlight::new(&found.slug);
+    let embedded = api.embedder.embed(ask, caller).await?;
+    drop((running, hold));
+    account(&found.slug, key.as_deref(), &embedded);
+    let timing = embedded.timing;
+    let body = write(embedded, encoding, model, seen.id).await?;
+    let mut response = reply::json(body);
+    response.headers_mut().insert(SERVER_TIMING, server_timing(&timing));
+    Ok(response)
+}
+
+async fn parse(api: &Arc<Api>, bytes: Vec<u8>) -> Result<EmbedRequest, Fault> {
+    let (api, size) = (api.clone(), bytes.len());
+    off_thread(size, move || {
+        let limits = Limits { max_texts: api.options.max_texts };
+        request::parse(&bytes, limits, |model| api.embedder.find(model).is_some_and(|found| found.embeds_empty))
+    })
+    .await?
+}
+
+async fn write(embedded: Embedded, encoding: Encoding, model: String, request_id: Arc<str>) -> Result<Vec<u8>, Fault> {
+    let bytes = embedded.vectors.len() * 12;
+    let written = off_thread(bytes, move || {
+        let original_tokens: Vec<_> = embedded.items.iter().map(|item| item.original_tokens).collect();
+        let prompt_tokens = embedded.items.iter().map(|item| item.tokens).sum();
+        let vectors = Vectors { values: &embedded.vectors, dim: embedded.dim, original_tokens: &original_tokens, prompt_tokens };
+        native_embed(&vectors, encoding, &model, &request_id)
+    });
+    written.await?.map_err(|error| Fault::Backend { reason: error.to_string() })
+}
+
+/// Runs short work here and long work on a thread of its own.
+async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    if bytes <= OFF_THREAD_BYTES {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| Fault::Internal)
+}
+
+/// The prompt named by the field or by the model's name; both may say the same.
+fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
+    match (&asked.input_type, &found.input_type) {
+        (Some(field), Some(name)) if field != name => {
+            Err(Fault::field("input_type", format!("contradicts the model's name, which ends in `:{name}`")))
+        }
+        (field, name) => Ok(field.clone().or_else(|| name.clone())),
+    }
+}
+
+fn server_timing(timing: &Timing) -> HeaderValue {
+    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    let Timing { tokenize, queue, inference } = timing;
+    let text = format!("tokenize;dur={:.3}, queue;dur={:.3}, inference;dur={:.3}", ms(*tokenize), ms(*queue), ms(*inference));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+fn account(slug: &str, key: Option<&Key>, embedded: &Embedded) {
+    let tokens: usize = embedded.items.iter().map(|item| item.tokens).sum();
+    let cut = embedded.items.iter().filter(|item| item.original_tokens.is_some()).count();
+    telemetry::TOKENS_TOTAL.add([slug, "input", key.map_or("default", |key| &key.tenant)], tokens as u64);
+    telemetry::TRUNCATED.add([slug], cut as u64);
+    telemetry::TOKENIZE_SECONDS.observe([slug], embedded.timing.tokenize.as_secs_f64());
+    telemetry::QUEUE_SECONDS.observe([slug], embedded.timing.queue.as_secs_f64());
+    telemetry::INFERENCE_SECONDS.observe([slug], embedded.timing.inference.as_secs_f64());
+}
+
+/// Counts a request as running on its model until dropped.
+struct InFlight<'a>(&'a str);
+
+impl<'a> InFlight<'a> {
+    fn new(slug: &'a str) -> Self {
+        telemetry::BACKEND_INFLIGHT.move_by([slug], 1.0);
+        Self(slug)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        telemetry::BACKEND_INFLIGHT.move_by([self.0], -1.0);
+    }
+}

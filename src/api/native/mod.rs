@@ -1,0 +1,34 @@
+//! The hosted service's own surface, `/v1/...`: one verb per file, and the model that a request names.
+
+use super::embedder::{Found, ModelState};
+use super::{Api, Embedder};
+use crate::service::access::Key;
+use crate::wire::Fault;
+
+pub(super) mod embed;
+pub(super) mod models;
+
+/// When a client may try a model again that is still loading.
+const RETRY_AFTER_LOADING_S: u32 = 5;
+
+/// The model that a client calls `name`, if it is there (404), open to this key (403) and answering (503).
+fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
+    let found = api.embedder.find(name).ok_or_else(|| Fault::ModelNotFound { model: name.to_owned() })?;
+    if !may_use(&*api.embedder, key, &found.slug) {
+        return Err(Fault::ModelAccessDenied { model: name.to_owned() });
+    }
+    match found.state {
+        ModelState::Ready => Ok(found),
+        ModelState::Loading => {
+            Err(Fault::ModelUnavailable { reason: "The model is still loading".into(), retry_after_s: Some(RETRY_AFTER_LOADING_S) })
+        }
+        ModelState::Failed => Err(Fault::ModelUnavailable { reason: "The model could not be loaded".into(), retry_after_s: None }),
+    }
+}
+
+/// Keys may name a model by its slug or by any other name it has.
+fn may_use(embedder: &dyn Embedder, key: Option<&Key>, slug: &str) -> bool {
+    let Some(key) = key else { return true };
+    let other_names = || key.models.iter().flatten().any(|name| embedder.find(name).is_some_and(|found| found.slug == slug));
+    key.may_use(slug) || other_names()
+}

@@ -1,0 +1,181 @@
+//! Seen from outside: each request's id, trace, log line and metrics.
+
+use crate::service::access::Key;
+use crate::telemetry;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use tracing::Instrument;
+
+/// The header of the request's id, in both directions.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// An id that a client or proxy made up is taken over up to this length.
+const MAX_ID_LEN: usize = 128;
+
+/// What is known of a request, for its handlers to use and to add to.
+#[derive(Clone)]
+pub(super) struct Seen {
+    /// `meta.request_id`.
+    pub(super) id: Arc<str>,
+    /// When its head had arrived.
+    pub(super) arrived: Instant,
+    /// Filled in as it becomes known.
+    notes: Arc<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    slug: OnceLock<String>,
+    key: OnceLock<Arc<Key>>,
+}
+
+impl Seen {
+    fn new(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
+        let id = given.map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned);
+        Self { id: id.into(), arrived: Instant::now(), notes: Arc::default() }
+    }
+
+    /// Notes the slug of the model it is for. Only slugs from the configuration, for this becomes a label.
+    pub(super) fn note_model(&self, slug: &str) {
+        let _ = self.notes.slug.set(slug.to_owned());
+    }
+
+    /// Notes whose key it came with.
+    pub(super) fn note_key(&self, key: Option<&Arc<Key>>) {
+        if let Some(key) = key {
+            let _ = self.notes.key.set(key.clone());
+        }
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+}
+
+/// The trace id of a `traceparent` header, if it is one (W3C Trace Context, any version but ff).
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = value.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let known = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
+    let valid = hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && trace.contains(|c| c != '0') && parent.contains(|c| c != '0');
+    (known && valid).then_some(trace)
+}
+
+/// True for the paths of probes and scrapers, which come every few seconds for ever and tell nothing about the service's use.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path.trim_end_matches('/'), "/health" | "/health/ready" | "/metrics")
+}
+
+/// The code of a fault, left on its answer for the log and the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
+
+/// Gives each request its id and reports how it went.
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+    let seen = Seen::new(request.headers());
+    request.extensions_mut().insert(seen.clone());
+    let probe = is_probe(request.uri().path());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("-", MatchedPath::as_str);
+    let span = tracing::info_span!(
+        "request",
+        request_id = %seen.id,
+        trace_id = trace_id(request.headers()),
+        method = %request.method(),
+        route,
+    );
+    let mut report = Report { seen: &seen, answered: false, probe };
+    telemetry::IN_FLIGHT.move_by([], 1.0);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    report.answered = true;
+    if let Ok(id) = HeaderValue::from_str(&seen.id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    if !probe {
+        span.in_scope(|| account(&seen, &response));
+    }
+    response
+}
+
+/// Notices also those requests whose client leaves: then the future is dropped, and nothing after its `await` runs.
+struct Report<'a> {
+    seen: &'a Seen,
+    answered: bool,
+    probe: bool,
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        telemetry::IN_FLIGHT.move_by([], -1.0);
+        if !self.answered && !self.probe {
+            telemetry::CANCELLED.add([], 1);
+            tracing::info!(event = "cancelled", request_id = %self.seen.id, "the client left");
+        }
+    }
+}
+
+fn account(seen: &Seen, response: &Response) {
+    let took = seen.arrived.elapsed();
+    let status = response.status();
+    let slug = seen.notes.slug.get().map(String::as_str);
+    telemetry::REQUESTS.add([slug.unwrap_or("none"), status.as_str(), "native"], 1);
+    if let Some(slug) = slug {
+        telemetry::REQUEST_SECONDS.observe([slug, slug], took.as_secs_f64());
+    }
+    let code = response.extensions().get::<Code>().map(|code| code.0);
+    if let Some(code) = code {
+        telemetry::REJECTIONS.add([&code.to_ascii_lowercase()], 1);
+    }
+    let key = seen.notes.key.get();
+    tracing::info!(
+        event = "request",
+        status = status.as_u16(),
+        code,
+        model = slug,
+        tenant_id = key.map(|key| key.tenant.as_str()),
+        user_id = key.map(|key| key.user.as_str()),
+        duration_ms = took.as_secs_f64() * 1e3,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn an_inbound_id_is_taken_over_only_if_well_formed() {
+        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4")).id, "abc-1_2.3:4");
+        for bad in ["", "a b", "a\"b", "<b>", &"a".repeat(129)] {
+            let id = Seen::new(&headers("x-request-id", bad)).id;
+            assert!(id.starts_with("req_") && id.len() == 36, "{bad:?} gave {id}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_believed_only_if_it_is_one() {
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        assert_eq!(trace_id(&headers("traceparent", &format!("00-{trace}-{parent}-01"))), Some(trace));
+        assert_eq!(trace_id(&headers("traceparent", &format!("01-{trace}-{parent}-01-more"))), Some(trace));
+        let zeros = "0".repeat(32);
+        for bad in [
+            format!("ff-{trace}-{parent}-01"),
+            format!("00-{trace}-{parent}-01-more"),
+            format!("00-{zeros}-{parent}-01"),
+            format!("00-{trace}-{parent}"),
+            format!("00-{}-{parent}-01", trace.to_uppercase()),
+            "nonsense".to_owned(),
+        ] {
+            assert_eq!(trace_id(&headers("traceparent", &bad)), None, "{bad}");
+        }
+    }
+}

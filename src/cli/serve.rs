@@ -1,0 +1,105 @@
+//! `vecmill serve`: binds, loads, serves, drains. The life and death of the server.
+
+use super::start;
+use crate::api;
+use crate::config::{self, Env, Resolved, Said};
+use crate::engine::Engine;
+use crate::service::Service;
+use crate::service::access::Access;
+use crate::service::keyfile::KeyFile;
+use crate::service::registry::Registry;
+use crate::telemetry;
+use anyhow::{Context, anyhow};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, oneshot};
+
+/// The flags of `vecmill serve`.
+pub type Args = Said;
+
+/// How often the keys file is looked at.
+const KEYS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the device may take to finish after the last answer is out.
+const DEVICE_GRACE: Duration = Duration::from_secs(5);
+
+/// Serves until a signal or a failure ends it.
+pub fn run(args: Args, env: &Env) -> anyhow::Result<()> {
+    let resolved = config::serve(args, env)?;
+    telemetry::init(&resolved.log)?;
+    telemetry::install_metrics();
+    tracing::info!(configuration = %resolved.summary(), "starting");
+    start::run(resolved.threads, serve(resolved))
+}
+
+async fn serve(resolved: Resolved) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = TcpListener::bind(resolved.listen).with_context(|| format!("cannot listen on {}", resolved.listen))?;
+    let address = listener.local_addr()?;
+    let access = match &resolved.keys {
+        Some(path) => {
+            let (file, access) = KeyFile::open(path)?;
+            let access = Arc::new(access);
+            tokio::spawn(watch_keys(file, access.clone()));
+            access
+        }
+        None => {
+            tracing::warn!(%address, "no keys are configured: everyone who reaches this address is served");
+            Arc::new(Access::open_to_all())
+        }
+    };
+    let registry = Registry::new(resolved.models.iter().map(start::place).collect())?;
+    let engine = Engine::start(resolved.engine.clone()).context("cannot start the device thread")?;
+    let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
+
+    let (failed, mut loading_failed) = oneshot::channel();
+    let loader = service.clone();
+    let (models, hub) = (resolved.models.clone(), resolved.hub.clone());
+    let budgets = resolved.budget_bytes();
+    tokio::spawn(async move {
+        match start::load_all(&loader, models, &hub, budgets).await {
+            // The one line on stdout: whoever started us waits for it.
+            Ok(()) => println!("listening on http://{address}"),
+            Err(error) => drop(failed.send(error)),
+        }
+    });
+
+    let stop = Arc::new(Notify::new());
+    let stopped = stop.clone();
+    let api = Arc::new(api::Api::new(service.clone(), access, resolved.api));
+    let mut server = tokio::spawn(api::serve(listener, api, async move { stopped.notified().await }));
+    tokio::select! {
+        Ok(error) = &mut loading_failed => return Err(error),
+        () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
+        result = &mut server => return result.context("the listener ended")?.context("the listener failed"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: finishing what is admitted"),
+        _ = interrupt.recv() => tracing::info!("interrupted: finishing what is admitted; again to stop at once"),
+    }
+    service.drain();
+    stop.notify_one();
+    tokio::select! {
+        result = &mut server => result.context("the listener ended")?.context("the listener failed")?,
+        () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
+        _ = interrupt.recv() => return Err(anyhow!("interrupted twice")),
+    }
+    service.engine().stop();
+    let _ = tokio::time::timeout(DEVICE_GRACE, service.engine().ended()).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Follows the keys file for as long as the server lives.
+async fn watch_keys(mut file: KeyFile, access: Arc<Access>) {
+    let mut ticks = tokio::time::interval(KEYS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        // A look at a local file; it may be slow where the file lies on a network, but nothing waits for this task.
+        match tokio::task::block_in_place(|| file.reload(&access)) {
+            Ok(true) => tracing::info!("the keys file was read again"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the old keys stay in force"),
+        }
+    }
+}

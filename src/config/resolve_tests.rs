@@ -1,0 +1,77 @@
+//! Defaults, precedence between flags and file, and every impossible pair with its sentence.
+
+use super::*;
+use clap::Parser;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    said: Said,
+}
+
+fn said(words: &[&str]) -> Said {
+    Line::parse_from(["serve"].iter().chain(words)).said
+}
+
+fn resolved(words: &[&str]) -> Result<Resolved, String> {
+    serve(said(words), &Env::from([("HOME", "/home/u")])).map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults_are_those_of_the_help() {
+    let resolved = resolved(&["--model", "all-MiniLM-L6-v2"]).unwrap();
+    assert_eq!(resolved.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!((resolved.service.max_texts, resolved.service.max_request_tokens), (2048, 300_000));
+    assert_eq!((resolved.api.max_body_bytes, resolved.engine.max_queue_tokens), (32 << 20, 1_200_000));
+    assert_eq!(resolved.service.deadline, Duration::from_secs(55));
+    assert_eq!(resolved.models[0].slug, "sentence-transformers/all-MiniLM-L6-v2");
+    assert_eq!(resolved.hub.cache_dir, PathBuf::from("/home/u/.cache/vecmill"));
+    assert!(!resolved.hub.offline && !resolved.no_auth);
+}
+
+#[test]
+fn the_flag_wins_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vecmill.toml");
+    let text = "model = \"x=all-MiniLM-L6-v2\"\nport = 1\nmax_texts = 7\n[models.x]\ntruncate = \"end\"\nmax_tokens = 99\n";
+    std::fs::write(&path, text).unwrap();
+    let resolved = resolved(&["--config", path.to_str().unwrap(), "--port", "2"]).unwrap();
+    assert_eq!((resolved.listen.port(), resolved.service.max_texts), (2, 7));
+    let model = &resolved.models[0];
+    assert_eq!((model.slug.as_str(), model.settings.truncate, model.load.max_tokens), ("x", crate::wire::Truncate::End, Some(99)));
+}
+
+#[test]
+fn impossible_pairs_are_refused_with_the_remedy() {
+    let model = ["--model", "all-MiniLM-L6-v2"];
+    let refused = |words: &[&str]| resolved(&[&model[..], words].concat()).err().unwrap_or_else(|| panic!("{words:?} was accepted"));
+    assert!(refused(&["--keys", "k.toml", "--no-auth"]).contains("leave one of them out"));
+    assert!(refused(&["--host", "0.0.0.0"]).contains("--keys FILE"));
+    assert!(refused(&["--host", "example.org"]).contains("not an IP address"));
+    assert!(refused(&["--max-queue-tokens", "10"]).contains("--max-request-tokens 300000"));
+    assert!(refused(&["--max-texts", "0"]).contains("--max-texts must be at least 1"));
+    assert!(refused(&["--threads", "0"]).contains("--threads"));
+    assert!(refused(&["--device", "tpu"]).contains("--device \"tpu\""));
+    assert!(refused(&["--dtype", "f64"]).contains("--dtype \"f64\""));
+    assert!(refused(&["--log-format", "xml"]).contains("pretty or json"));
+    assert!(refused(&["--public-url", "ftp://x"]).contains("http://"));
+    assert!(resolved(&[]).unwrap_err().contains("--model"));
+    assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
+    assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);
+}
+
+#[test]
+fn a_table_for_a_model_that_is_not_served_is_a_typo() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vecmill.toml");
+    std::fs::write(&path, "model = \"x=all-MiniLM-L6-v2\"\n[models.y]\ntruncate = \"end\"\n").unwrap();
+    let error = resolved(&["--config", path.to_str().unwrap()]).unwrap_err();
+    assert!(error.contains("\"y\"") && error.contains("the slugs are x"), "{error}");
+}
+
+#[test]
+fn the_summary_holds_no_secret() {
+    let env = Env::from([("HF_TOKEN", "hf_secret"), ("HOME", "/h")]);
+    let resolved = serve(said(&["--model", "all-MiniLM-L6-v2"]), &env).unwrap();
+    assert!(resolved.hub.hf_token.is_some() && !resolved.summary().contains("hf_secret"));
+}

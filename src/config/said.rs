@@ -1,0 +1,235 @@
+//! What was said: every option of `vecmill serve` once, as flag, as `VECMILL_...` and as a key of the TOML file.
+
+use crate::wire::Truncate;
+use bytesize::ByteSize;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Every option may be given as a flag, as an environment variable or in the configuration file (same name with `_`); the flag wins, then
+/// the environment, then the file.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// Model to serve: the name of a card, a directory, or owner/name on the hub; may be given several times
+    #[arg(long, value_name = "[SLUG=]WHAT", env = "VECMILL_MODEL", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub model: Vec<String>,
+
+    /// TOML file with any of these options, and a table [models."SLUG"] per model
+    #[arg(long, value_name = "FILE", env = "VECMILL_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "VECMILL_HOST")]
+    pub host: Option<String>,
+
+    /// Port to listen on; 0 picks a free one [default: 8000]
+    #[arg(long, env = "VECMILL_PORT")]
+    pub port: Option<u16>,
+
+    /// TOML file with one [[key]] per API key (see `vecmill keys generate`); re-read when it changes
+    #[arg(long, value_name = "FILE", env = "VECMILL_KEYS")]
+    pub keys: Option<PathBuf>,
+
+    /// Serve without keys on an address that others can reach
+    #[arg(long, env = "VECMILL_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub no_auth: Option<bool>,
+
+    /// Directory for what must survive a restart (nothing yet) [default: the user's data directory]
+    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// The server's address as clients see it, for links in answers [default: the request's own host]
+    #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// Tokens per batch [default: what the device computes in about 100 ms, measured at start]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_BATCH_TOKENS")]
+    pub max_batch_tokens: Option<usize>,
+
+    /// Texts per batch [default: 512]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_BATCH_TEXTS")]
+    pub max_batch_texts: Option<usize>,
+
+    /// Tokens that may wait for the device; over that, requests get 429 [default: four times --max-request-tokens]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_QUEUE_TOKENS")]
+    pub max_queue_tokens: Option<usize>,
+
+    /// Texts per request [default: 2048]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_TEXTS")]
+    pub max_texts: Option<usize>,
+
+    /// Tokens per request, of all its texts [default: 300000]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_REQUEST_TOKENS")]
+    pub max_request_tokens: Option<usize>,
+
+    /// Size of a request's body [default: 32MiB]
+    #[arg(long, value_name = "BYTES", env = "VECMILL_MAX_BODY_BYTES")]
+    pub max_body_bytes: Option<ByteSize>,
+
+    /// Time from a request's arrival to its answer, in milliseconds [default: 55000]
+    #[arg(long, value_name = "MS", env = "VECMILL_DEADLINE_MS")]
+    pub deadline_ms: Option<u64>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub model_options: ModelSaid,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub log: LogSaid,
+
+    /// `[models."SLUG"]`.
+    #[arg(skip)]
+    pub models: BTreeMap<String, PerModel>,
+}
+
+/// Where models come from and how they run: shared by the commands that load one.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct ModelSaid {
+    /// Where to compute: auto, cpu, cuda[:N] or metal [default: auto]
+    #[arg(long, env = "VECMILL_DEVICE")]
+    pub device: Option<String>,
+
+    /// Number type of the computation: auto, f32, bf16, f16 or int8 [default: auto]
+    #[arg(long, env = "VECMILL_DTYPE")]
+    pub dtype: Option<String>,
+
+    /// Compute threads on a CPU [default: the physical cores this process may use]
+    #[arg(long, value_name = "N", env = "VECMILL_THREADS")]
+    pub threads: Option<usize>,
+
+    /// Pooling of a model that does not say its own: cls, mean, max, mean_sqrt_len_tokens, weightedmean or lasttoken
+    #[arg(long, value_name = "MODE", env = "VECMILL_POOLING")]
+    pub pooling: Option<String>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub source: SourceSaid,
+}
+
+/// Where models come from: shared by the commands that fetch one.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct SourceSaid {
+    /// Fetch nothing: open no socket but the listener
+    #[arg(long, env = "VECMILL_OFFLINE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub offline: Option<bool>,
+
+    /// Directory for downloaded models [default: the user's cache directory, /vecmill]
+    #[arg(long, value_name = "DIR", env = "VECMILL_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct LogSaid {
+    /// Log lines for people or for machines: pretty or json [default: pretty on a terminal, else json]
+    #[arg(long, value_name = "FORMAT", env = "VECMILL_LOG_FORMAT")]
+    pub log_format: Option<String>,
+
+    /// What is logged: error, warn, info, debug, or a filter such as vecmill=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "VECMILL_LOG_LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// One table `[models."SLUG"]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerModel {
+    /// `none` (refuse texts that are too long), `end` (keep the beginning) or `start` (keep the end).
+    pub truncate: Option<Truncate>,
+    /// The model's limit in tokens, up to its position table.
+    pub max_tokens: Option<usize>,
+    /// `true`, `false`, or the sizes the model is trained for.
+    pub matryoshka: Option<MatryoshkaSaid>,
+    /// Only the listed sizes.
+    pub matryoshka_strict: Option<bool>,
+    /// `unit` (default) or `model`.
+    pub normalize: Option<Normalize>,
+    /// The prompt of requests that name none.
+    pub default_prompt: Option<String>,
+    /// `refuse` (default) or `embed`.
+    pub empty_input: Option<EmptyInput>,
+    /// Number type of this model.
+    pub dtype: Option<String>,
+}
+
+/// `matryoshka = true | false | [sizes]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum MatryoshkaSaid {
+    Any(bool),
+    Sizes(Vec<usize>),
+}
+
+/// Unit vectors, or what modules.json makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    #[default]
+    Unit,
+    Model,
+}
+
+/// What becomes of an empty text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmptyInput {
+    #[default]
+    Refuse,
+    Embed,
+}
+
+impl Said {
+    /// These options, and from `file` what they do not say.
+    pub fn or(self, file: Said) -> Said {
+        Said {
+            model: if self.model.is_empty() { file.model } else { self.model },
+            config: self.config,
+            host: self.host.or(file.host),
+            port: self.port.or(file.port),
+            keys: self.keys.or(file.keys),
+            no_auth: self.no_auth.or(file.no_auth),
+            data_dir: self.data_dir.or(file.data_dir),
+            public_url: self.public_url.or(file.public_url),
+            max_batch_tokens: self.max_batch_tokens.or(file.max_batch_tokens),
+            max_batch_texts: self.max_batch_texts.or(file.max_batch_texts),
+            max_queue_tokens: self.max_queue_tokens.or(file.max_queue_tokens),
+            max_texts: self.max_texts.or(file.max_texts),
+            max_request_tokens: self.max_request_tokens.or(file.max_request_tokens),
+            max_body_bytes: self.max_body_bytes.or(file.max_body_bytes),
+            deadline_ms: self.deadline_ms.or(file.deadline_ms),
+            model_options: ModelSaid {
+                device: self.model_options.device.or(file.model_options.device),
+                dtype: self.model_options.dtype.or(file.model_options.dtype),
+                threads: self.model_options.threads.or(file.model_options.threads),
+                pooling: self.model_options.pooling.or(file.model_options.pooling),
+                source: SourceSaid {
+                    offline: self.model_options.source.offline.or(file.model_options.source.offline),
+                    cache_dir: self.model_options.source.cache_dir.or(file.model_options.source.cache_dir),
+                },
+            },
+            log: LogSaid { log_format: self.log.log_format.or(file.log.log_format), log_level: self.log.log_level.or(file.log.log_level) },
+            models: file.models,
+        }
+    }
+}
+
+/// `model = "x"` or `model = ["x", "y"]`.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    })
+}

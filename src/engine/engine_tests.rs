@@ -1,0 +1,190 @@
+//! The engine with made-up models behind it: answers in order, failures contained, clients that leave, a thread that dies.
+
+use super::*;
+use crate::ragged::Packed;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
+
+/// What a test puts on the device: a function of a batch, with the row of a text made from its first id.
+struct Fake<F>(F);
+
+impl<F: Fn(&Packed) -> Result<Vec<f32>, ComputeError>> Compute for Fake<F> {
+    fn dim(&self) -> usize {
+        2
+    }
+    fn longest(&self) -> usize {
+        512
+    }
+    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        (self.0)(batch)
+    }
+    fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        let row = rows(batch);
+        Ok(if row[0] == 666.0 { vec![f32::NAN; 2] } else { row })
+    }
+}
+
+/// `[first id, length]` of each text.
+fn rows(batch: &Packed) -> Vec<f32> {
+    batch.segments.ranges().flat_map(|range| [batch.ids[range.start] as f32, range.len() as f32]).collect()
+}
+
+fn text(id: u32, len: usize) -> Tokens {
+    Tokens::whole(vec![id; len])
+}
+
+fn options() -> Options {
+    Options { max_batch_tokens: Some(64), max_batch_texts: Some(8), max_queue_tokens: 10_000 }
+}
+
+async fn engine(encode: impl Fn(&Packed) -> Result<Vec<f32>, ComputeError> + Send + 'static) -> (Engine, ModelId) {
+    let engine = Engine::start(options()).unwrap();
+    let ready = engine.load("m", || Ok(Box::new(Fake(encode)))).await.unwrap();
+    (engine, ready.model)
+}
+
+fn work(model: ModelId, texts: Vec<Tokens>) -> Work {
+    Work { model, client: 0, deadline: soon(), texts }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+#[tokio::test]
+async fn rows_come_back_in_the_order_of_the_texts() {
+    let (engine, model) = engine(|batch| Ok(rows(batch))).await;
+    let texts: Vec<_> = (0..100).map(|id| text(id, 1 + id as usize % 30)).collect();
+    let computed = engine.submit(work(model, texts)).unwrap().wait_until(soon()).await.unwrap();
+    let expected: Vec<f32> = (0..100).flat_map(|id| [id as f32, (1 + id % 30) as f32]).collect();
+    assert_eq!(computed.vectors, expected);
+}
+
+#[tokio::test]
+async fn a_failing_batch_is_split_until_only_the_bad_text_fails() {
+    let (engine, model) = engine(|batch| match batch.ids.contains(&13) {
+        true if batch.texts() % 2 == 0 => panic!("a kernel gave up"),
+        true => Err(ComputeError::OutOfMemory(candle_core::Error::Msg("made up".into()))),
+        false => Ok(rows(batch)),
+    })
+    .await;
+    let tickets: Vec<_> = (10..18).map(|id| engine.submit(work(model, vec![text(id, 3)])).unwrap()).collect();
+    for (id, ticket) in (10..18).zip(tickets) {
+        let result = ticket.wait_until(soon()).await;
+        match id {
+            13 => assert!(matches!(result, Err(Failure::Compute(_))), "{result:?}"),
+            id => assert_eq!(result.unwrap().vectors, [id as f32, 3.0]),
+        }
+    }
+    assert!(engine.is_alive());
+}
+
+#[tokio::test]
+async fn a_non_finite_row_is_mended_in_f32_or_its_request_fails() {
+    let (engine, model) = engine(|batch| {
+        let spoil = |value: f32| if value == 7.0 || value == 666.0 { f32::INFINITY } else { value };
+        Ok(rows(batch).into_iter().map(spoil).collect())
+    })
+    .await;
+    let mended = engine.submit(work(model, vec![text(1, 2), text(7, 2)])).unwrap();
+    assert_eq!(mended.wait_until(soon()).await.unwrap().vectors, [1.0, 2.0, 7.0, 2.0]);
+    let lost = engine.submit(work(model, vec![text(1, 2), text(666, 2)])).unwrap();
+    assert!(matches!(lost.wait_until(soon()).await, Err(Failure::Compute(_))));
+}
+
+#[tokio::test]
+async fn what_a_client_left_behind_is_not_computed() {
+    let (started, wait_for_start) = mpsc::channel();
+    let (go, wait_for_go) = mpsc::channel::<()>();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let (engine, model) = engine(move |batch| {
+        if batch.ids[0] == 500 {
+            started.send(()).unwrap();
+            wait_for_go.recv().unwrap();
+        }
+        count.fetch_add(batch.ids.iter().filter(|id| **id == 501).count(), Ordering::Relaxed);
+        Ok(rows(batch))
+    })
+    .await;
+    let first = engine.submit(work(model, vec![text(500, 4)])).unwrap();
+    wait_for_start.recv().unwrap();
+    let abandoned = engine.submit(work(model, vec![text(501, 4)])).unwrap();
+    assert_eq!(engine.queued_tokens(), 4);
+    drop(abandoned);
+    assert_eq!(engine.queued_tokens(), 0);
+    let last = engine.submit(work(model, vec![text(502, 4)])).unwrap();
+    go.send(()).unwrap();
+    first.wait_until(soon()).await.unwrap();
+    last.wait_until(soon()).await.unwrap();
+    assert_eq!(seen.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_whole_requests() {
+    let (engine, model) = engine(|batch| Ok(rows(batch))).await;
+    let refusal = engine.submit(work(model, vec![text(1, 500); 21])).err();
+    assert!(matches!(refusal, Some(Refusal::Full { .. })), "{refusal:?}");
+    assert_eq!(engine.queued_tokens(), 0);
+}
+
+#[tokio::test]
+async fn what_no_idle_server_could_do_in_time_is_refused_as_such() {
+    let (engine, model) = engine(|batch| Ok(rows(batch))).await;
+    let mut late = work(model, vec![text(1, 500); 10]);
+    late.deadline = Instant::now();
+    assert!(matches!(engine.submit(late).err(), Some(Refusal::TooSlow { tokens: 5000, .. })));
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_waits_and_takes_nothing_new() {
+    let (engine, model) = engine(|batch| Ok(rows(batch))).await;
+    let tickets: Vec<_> = (0..50).map(|id| engine.submit(work(model, vec![text(id, 20)])).unwrap()).collect();
+    engine.stop();
+    assert_eq!(engine.submit(work(model, vec![text(1, 1)])).err(), Some(Refusal::Stopped));
+    for ticket in tickets {
+        ticket.wait_until(soon()).await.unwrap();
+    }
+    engine.ended().await;
+    assert!(!engine.is_alive());
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_says_why() {
+    let engine = Engine::start(options()).unwrap();
+    let refused = engine.load("m", || anyhow::bail!("tensor x is missing")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "tensor x is missing");
+    let panicked = engine.load("m", || panic!("index out of bounds")).await.unwrap_err();
+    assert!(panicked.to_string().contains("index out of bounds"));
+    assert!(engine.is_alive());
+}
+
+#[tokio::test]
+async fn when_the_thread_dies_nobody_waits_for_ever() {
+    struct Bomb;
+    impl Compute for Bomb {
+        fn dim(&self) -> usize {
+            1
+        }
+        fn longest(&self) -> usize {
+            1
+        }
+        fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+            Ok(vec![0.0; batch.texts()])
+        }
+        fn encode_f32(&self, _: &Packed) -> Result<Vec<f32>, ComputeError> {
+            Ok(vec![0.0])
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the thread dies here");
+        }
+    }
+    let engine = Engine::start(options()).unwrap();
+    let ready = engine.load("m", || Ok(Box::new(Bomb))).await.unwrap();
+    engine.stop();
+    engine.ended().await;
+    assert_eq!(engine.submit(work(ready.model, vec![text(1, 1)])).err(), Some(Refusal::Stopped));
+    assert!(engine.load("m", || Ok(Box::new(Bomb))).await.is_err());
+}

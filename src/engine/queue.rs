@@ -1,0 +1,330 @@
+//! Which texts are computed next: two lanes, fair between clients, under limits. Pure: no clock, channel or tensor; generic over the job.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
+
+/// A request with at most this many texts and `INTERACTIVE_TOKENS` tokens goes before bulk work.
+pub const INTERACTIVE_TEXTS: usize = 16;
+/// See `INTERACTIVE_TEXTS`.
+pub const INTERACTIVE_TOKENS: usize = 2048;
+/// While bulk work waits, at most this many interactive batches run in a row: bulk gets at least one batch in four.
+pub const INTERACTIVE_RUN: u32 = 3;
+/// The share of the queue that bulk work may not fill, so that a short query always finds room: one part in eight.
+const INTERACTIVE_RESERVE: usize = 8;
+
+/// The number of a model, in the order in which they were added.
+pub type ModelId = usize;
+/// The number of a request; chosen by the caller, never reused.
+pub type RequestId = u64;
+
+/// How large a batch of one model may be. A single text larger than `tokens` still makes a batch of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    pub tokens: usize,
+    pub texts: usize,
+}
+
+/// Short requests, which people wait for, and everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    Interactive,
+    Bulk,
+}
+
+impl Lane {
+    /// The lane of a request of this size.
+    pub fn of(texts: usize, tokens: usize) -> Self {
+        if texts <= INTERACTIVE_TEXTS && tokens <= INTERACTIVE_TOKENS { Lane::Interactive } else { Lane::Bulk }
+    }
+}
+
+/// All texts of one request; admitted together or not at all.
+#[derive(Debug)]
+pub struct Submission<J> {
+    pub id: RequestId,
+    pub model: ModelId,
+    /// Requests of one client share one turn.
+    pub client: u64,
+    /// After this its texts are not worth computing.
+    pub deadline: Instant,
+    /// Each text with its number of tokens.
+    pub jobs: Vec<(J, usize)>,
+}
+
+/// The queue has no room for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full {
+    pub queued_tokens: usize,
+    pub request_tokens: usize,
+    pub limit_tokens: usize,
+}
+
+/// Texts of one model to be computed together.
+#[derive(Debug)]
+pub struct Batch<J> {
+    pub model: ModelId,
+    pub lane: Lane,
+    pub tokens: usize,
+    pub jobs: Vec<J>,
+}
+
+/// What `next` found.
+#[derive(Debug)]
+pub struct Next<J> {
+    /// `None` if nothing waits.
+    pub batch: Option<Batch<J>>,
+    /// Texts whose deadline has passed; they have left the queue.
+    pub expired: Vec<J>,
+}
+
+struct Request<J> {
+    model: ModelId,
+    lane: Lane,
+    deadline: Instant,
+    jobs: VecDeque<(J, usize)>,
+}
+
+/// One client's place in one lane of one model.
+struct Turn {
+    /// Tokens served so far, on the line's clock; the smallest is served next.
+    served: u64,
+    /// Breaks ties by arrival.
+    arrival: u64,
+    requests: VecDeque<RequestId>,
+}
+
+/// The waiting requests of one lane of one model, in the order of service (start-time fair queueing over tokens).
+#[derive(Default)]
+struct Line {
+    turns: HashMap<u64, Turn>,
+    /// `(served, arrival, client)` of every client with work.
+    order: BTreeSet<(u64, u64, u64)>,
+    /// The line's clock: what the client served last had got. Newcomers start here, so that the past neither helps nor hurts them.
+    now: u64,
+    /// When the line last gave a batch, counted in batches.
+    last_batch: u64,
+    tokens: usize,
+}
+
+/// The queue of one device.
+pub struct Queue<J> {
+    limit_tokens: usize,
+    budgets: Vec<Budget>,
+    /// `[lane][model]`.
+    lines: [Vec<Line>; 2],
+    requests: HashMap<RequestId, Request<J>>,
+    queued_tokens: usize,
+    queued_texts: usize,
+    arrivals: u64,
+    batches: u64,
+    interactive_run: u32,
+}
+
+impl<J> Queue<J> {
+    /// An empty queue that holds at most `limit_tokens`.
+    pub fn new(limit_tokens: usize) -> Self {
+        Self {
+            limit_tokens,
+            budgets: Vec::new(),
+            lines: [Vec::new(), Vec::new()],
+            requests: HashMap::new(),
+            queued_tokens: 0,
+            queued_texts: 0,
+            arrivals: 0,
+            batches: 0,
+            interactive_run: 0,
+        }
+    }
+
+    /// Adds a model and gives its number.
+    pub fn add_model(&mut self, budget: Budget) -> ModelId {
+        self.budgets.push(budget);
+        self.lines.iter_mut().for_each(|lane| lane.push(Line::default()));
+        self.budgets.len() - 1
+    }
+
+    /// Tokens waiting, of all models and lanes.
+    pub fn queued_tokens(&self) -> usize {
+        self.queued_tokens
+    }
+
+    /// Texts waiting, of all models and lanes.
+    pub fn queued_texts(&self) -> usize {
+        self.queued_texts
+    }
+
+    /// The most tokens that may wait.
+    pub fn limit_tokens(&self) -> usize {
+        self.limit_tokens
+    }
+
+    /// Tokens of one model that a new request of `lane` would wait for: an interactive one does not wait for bulk.
+    pub fn tokens_ahead(&self, lane: Lane, model: ModelId) -> usize {
+        let tokens = |lane: Lane| self.lines[lane as usize].get(model).map_or(0, |line| line.tokens);
+        match lane {
+            Lane::Interactive => tokens(Lane::Interactive),
+            Lane::Bulk => tokens(Lane::Interactive) + tokens(Lane::Bulk),
+        }
+    }
+
+    /// Whether a request of this size would be admitted now. An empty queue takes one of any size up to the limit.
+    pub fn room(&self, texts: usize, tokens: usize) -> Result<(), Full> {
+        let limit_tokens = match Lane::of(texts, tokens) {
+            Lane::Interactive => self.limit_tokens,
+            Lane::Bulk if self.queued_tokens == 0 => self.limit_tokens,
+            Lane::Bulk => self.limit_tokens - self.limit_tokens / INTERACTIVE_RESERVE,
+        };
+        if self.queued_tokens + tokens > limit_tokens {
+            return Err(Full { queued_tokens: self.queued_tokens, request_tokens: tokens, limit_tokens });
+        }
+        Ok(())
+    }
+
+    /// Takes in all texts of a request, or none.
+    pub fn submit(&mut self, submission: Submission<J>) -> Result<Lane, Full> {
+        let Submission { id, model, client, deadline, mut jobs } = submission;
+        // A text may have no token at all (a static model on blanks), but it still takes a place.
+        jobs.iter_mut().for_each(|(_, tokens)| *tokens = (*tokens).max(1));
+        let tokens = jobs.iter().map(|(_, tokens)| tokens).sum();
+        self.room(jobs.len(), tokens)?;
+        let lane = Lane::of(jobs.len(), tokens);
+        if jobs.is_empty() || model >= self.budgets.len() {
+            return Ok(lane);
+        }
+        self.queued_tokens += tokens;
+        self.queued_texts += jobs.len();
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        self.requests.insert(id, Request { model, lane, deadline, jobs: jobs.into() });
+        let line = &mut self.lines[lane as usize][model];
+        line.tokens += tokens;
+        let now = line.now;
+        let turn = line.turns.entry(client).or_insert_with(|| {
+            line.order.insert((now, arrival, client));
+            Turn { served: now, arrival, requests: VecDeque::new() }
+        });
+        turn.requests.push_back(id);
+        Ok(lane)
+    }
+
+    /// Takes a request's waiting texts out: its client left, or one of its texts failed. Gives them back.
+    pub fn cancel(&mut self, id: RequestId) -> Vec<J> {
+        let Some(request) = self.requests.remove(&id) else { return Vec::new() };
+        let tokens: usize = request.jobs.iter().map(|(_, tokens)| tokens).sum();
+        self.queued_tokens -= tokens;
+        self.queued_texts -= request.jobs.len();
+        // Its number stays in the client's turn; whoever comes upon it there finds no request and passes on.
+        self.lines[request.lane as usize][request.model].tokens -= tokens;
+        request.jobs.into_iter().map(|(job, _)| job).collect()
+    }
+
+    /// Takes out everything that waits.
+    pub fn clear(&mut self) -> Vec<J> {
+        let ids: Vec<RequestId> = self.requests.keys().copied().collect();
+        ids.into_iter().flat_map(|id| self.cancel(id)).collect()
+    }
+
+    /// The next batch, and the texts that were found too late for.
+    pub fn next(&mut self, now: Instant) -> Next<J> {
+        let mut expired = Vec::new();
+        loop {
+            let Some((lane, model)) = self.choose() else { return Next { batch: None, expired } };
+            let batch = self.fill(lane, model, now, &mut expired);
+            if batch.jobs.is_empty() {
+                continue;
+            }
+            self.batches += 1;
+            self.lines[lane as usize][model].last_batch = self.batches;
+            let bulk_waits = self.lines[Lane::Bulk as usize].iter().any(|line| line.tokens > 0);
+            self.interactive_run = if lane == Lane::Interactive && bulk_waits { self.interactive_run + 1 } else { 0 };
+            return Next { batch: Some(batch), expired };
+        }
+    }
+
+    /// Whose turn it is: interactive before bulk within the ageing bound; among models, the one that has waited longest for a batch.
+    fn choose(&self) -> Option<(Lane, ModelId)> {
+        let longest_waiting = |lane: Lane| {
+            let lines = self.lines[lane as usize].iter().enumerate();
+            lines.filter(|(_, line)| line.tokens > 0).min_by_key(|(_, line)| line.last_batch).map(|(model, _)| (lane, model))
+        };
+        let bulk = longest_waiting(Lane::Bulk);
+        match longest_waiting(Lane::Interactive) {
+            Some(interactive) if bulk.is_none() || self.interactive_run < INTERACTIVE_RUN => Some(interactive),
+            _ => bulk,
+        }
+    }
+
+    /// One text after the other from the client that has had least, until the budget is reached.
+    fn fill(&mut self, lane: Lane, model: ModelId, now: Instant, expired: &mut Vec<J>) -> Batch<J> {
+        let budget = self.budgets[model];
+        let mut batch = Batch { model, lane, tokens: 0, jobs: Vec::new() };
+        while batch.jobs.len() < budget.texts.max(1) {
+            let Some((id, tokens)) = self.peek(lane, model, now, expired) else { break };
+            if !batch.jobs.is_empty() && batch.tokens + tokens > budget.tokens {
+                break;
+            }
+            let Some(job) = self.take(lane, model, id) else { break };
+            batch.tokens += tokens;
+            batch.jobs.push(job);
+        }
+        batch
+    }
+
+    /// The text that is next in a line: its request and size. Drops what is cancelled or expired on the way.
+    fn peek(&mut self, lane: Lane, model: ModelId, now: Instant, expired: &mut Vec<J>) -> Option<(RequestId, usize)> {
+        loop {
+            let line = &mut self.lines[lane as usize][model];
+            let &(served, arrival, client) = line.order.first()?;
+            let front = line.turns.get(&client).and_then(|turn| turn.requests.front().copied());
+            let Some(id) = front else {
+                line.order.remove(&(served, arrival, client));
+                line.turns.remove(&client);
+                continue;
+            };
+            match self.requests.get(&id) {
+                Some(request) if request.deadline > now => {
+                    let tokens = request.jobs.front().map(|(_, tokens)| *tokens)?;
+                    return Some((id, tokens));
+                }
+                Some(_) => expired.extend(self.cancel(id)),
+                None => {
+                    if let Some(turn) = line.turns.get_mut(&client) {
+                        turn.requests.pop_front();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the first text of the request that `peek` named and moves its client's turn on by the text's tokens.
+    fn take(&mut self, lane: Lane, model: ModelId, id: RequestId) -> Option<J> {
+        let request = self.requests.get_mut(&id)?;
+        let (job, tokens) = request.jobs.pop_front()?;
+        let done = request.jobs.is_empty();
+        if done {
+            self.requests.remove(&id);
+        }
+        self.queued_tokens -= tokens;
+        self.queued_texts -= 1;
+        let line = &mut self.lines[lane as usize][model];
+        line.tokens -= tokens;
+        let (served, _, client) = line.order.pop_first()?;
+        line.now = served;
+        if let Some(turn) = line.turns.get_mut(&client) {
+            turn.served = served + tokens as u64;
+            if done {
+                turn.requests.pop_front();
+            }
+            if turn.requests.is_empty() {
+                line.turns.remove(&client);
+            } else {
+                line.order.insert((turn.served, turn.arrival, client));
+            }
+        }
+        Some(job)
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+//! Names, prompts and sizes: what a client may ask of a model.
+
+use super::*;
+use crate::engine::load::{DType, Device};
+
+fn model(settings: Settings) -> Model {
+    Model::new("owner/name".to_owned(), None, settings)
+}
+
+fn described(prompts: &[(&str, &str)]) -> ModelInfo {
+    ModelInfo {
+        architecture: "bert",
+        hidden_size: 8,
+        dimensions: 8,
+        max_tokens: 16,
+        position_limit: 16,
+        vocabulary: 10,
+        prompts: prompts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+        default_prompt_name: None,
+        normalized: true,
+        matryoshka: None,
+        device: Device::Cpu,
+        dtype: DType::F32,
+        weight_bytes: 0,
+        tokenizer_dir: ".".into(),
+        do_lower_case: false,
+    }
+}
+
+#[test]
+fn slugs_are_unique_and_prompts_may_stand_behind_them() {
+    let registry = Registry::new(vec![model(Settings::default()), Model::new("b".to_owned(), None, Settings::default())]).unwrap();
+    assert_eq!(registry.find("b").unwrap().input_type, None);
+    let found = registry.find("owner/name:query").unwrap();
+    assert_eq!((found.model.slug.as_str(), found.input_type.as_deref()), ("owner/name", Some("query")));
+    assert!(registry.find("name").is_none() && registry.find("").is_none() && registry.find(":query").is_none());
+    let twice = Registry::new(vec![model(Settings::default()), model(Settings::default())]).err();
+    assert_eq!(twice, Some(DuplicateSlug("owner/name".to_owned())));
+}
+
+#[test]
+fn prompts_are_found_by_name_and_roles_always_exist() {
+    let (plain, info) = (model(Settings::default()), described(&[("query", "q: "), ("passage", "p: "), ("clustering", "c: ")]));
+    assert_eq!(plain.prompt(&info, None), Ok(""));
+    assert_eq!(plain.prompt(&info, Some("query")), Ok("q: "));
+    assert_eq!(plain.prompt(&info, Some("document")), Ok("p: "));
+    assert_eq!(plain.prompt(&info, Some("clustering")), Ok("c: "));
+    let names = ["query", "document", "clustering", "passage"].map(str::to_owned).to_vec();
+    assert_eq!(plain.prompt(&info, Some("other")), Err(NoSuchPrompt(names)));
+    assert_eq!(plain.prompt(&described(&[]), Some("query")), Ok(""));
+}
+
+#[test]
+fn the_default_prompt_is_the_operators_then_the_checkpoints() {
+    let mut info = described(&[("query", "q: "), ("clustering", "c: ")]);
+    info.default_prompt_name = Some("clustering".to_owned());
+    assert_eq!(model(Settings::default()).prompt(&info, None), Ok("c: "));
+    let settings = Settings { default_prompt: Some("query".to_owned()), ..Settings::default() };
+    assert_eq!(model(settings.clone()).prompt(&info, None), Ok("q: "));
+    assert_eq!(model(settings).prompt(&info, Some("document")), Ok(""));
+}
+
+#[test]
+fn dimensions_follow_the_declaration() {
+    let with = |matryoshka, matryoshka_strict| model(Settings { matryoshka, matryoshka_strict, ..Settings::default() });
+    let mut info = described(&[]);
+    let undeclared = with(None, false);
+    assert_eq!(undeclared.dimensions(&info, 8, None), Ok(8));
+    assert_eq!(undeclared.dimensions(&info, 8, Some(8)), Ok(8));
+    for wanted in [0, 4, 9] {
+        assert!(undeclared.dimensions(&info, 8, Some(wanted)).is_err(), "{wanted}");
+    }
+    let strict = with(Some(Matryoshka::Sizes(vec![2, 4])), true);
+    assert_eq!(strict.dimensions(&info, 8, Some(4)), Ok(4));
+    assert!(strict.dimensions(&info, 8, Some(3)).unwrap_err().contains("[2, 4]"));
+    assert_eq!(with(Some(Matryoshka::Sizes(vec![2, 4])), false).dimensions(&info, 8, Some(3)), Ok(3));
+    info.matryoshka = Some(vec![4]);
+    assert_eq!(undeclared.dimensions(&info, 8, Some(3)), Ok(3));
+    assert!(with(Some(Matryoshka::Denied), false).dimensions(&info, 8, Some(4)).is_err());
+}

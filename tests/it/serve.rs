@@ -1,0 +1,91 @@
+//! The server from outside, with the real model: the guide's call, a batch against its texts alone, start, drain and refusals to start.
+
+use crate::server::{MINILM, Server, command, cosine, real_minilm};
+use serde_json::json;
+
+const TEXTS: [&str; 6] = ["The quick brown fox", "jumps over the lazy dog", "", "naïve café ☕ 日本語", "fn main() { println!(\"{}\", 1) }", "a"];
+
+#[test]
+fn the_guides_call_works_with_only_base_url_and_model_changed() {
+    let server = Server::start(&[]);
+    let (status, body) = server.embed(&json!({"model": MINILM, "input": [TEXTS[0], TEXTS[1]]}));
+    assert_eq!((status, &body["status"], &body["data"]["model"]), (200, &json!("ok"), &json!(MINILM)));
+    let items = body["data"]["data"].as_array().unwrap();
+    assert_eq!(items.iter().map(|item| item["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1]);
+    assert!(items.iter().all(|item| item["embedding"].as_array().unwrap().len() == 384));
+    assert_eq!(body["data"]["usage"], json!({"prompt_tokens": 13, "total_tokens": 13}));
+    let (status, short) = server.embed(&json!({"model": "all-MiniLM-L6-v2", "input": TEXTS[0]}));
+    assert_eq!((status, &short["data"]["model"]), (200, &json!("all-MiniLM-L6-v2")), "the answer echoes the name that was sent");
+    assert_eq!(short["data"]["data"][0]["embedding"], items[0]["embedding"], "alone and beside another text");
+}
+
+#[test]
+fn a_batch_equals_its_texts_alone_in_both_lanes() {
+    let server = Server::start(&[]);
+    let long = "word ".repeat(200);
+    let texts: Vec<String> = (0..40).map(|i| format!("{} {} {i}", TEXTS[i % 6], &long[..(i * 131) % 1000])).collect();
+    let together = server.vectors(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    for (text, batched) in texts.iter().zip(&together) {
+        let alone = &server.vectors(&[text])[0];
+        let difference = alone.iter().zip(batched).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference <= 1e-6, "{difference} for {text:?}");
+        assert!(cosine(alone, batched) >= 0.999_999);
+    }
+}
+
+#[test]
+fn sigterm_finishes_what_is_admitted_and_exits_with_zero() {
+    let mut server = Server::start(&[]);
+    let text = "many words that take a moment to compute ".repeat(20);
+    let (base, body) = (server.base.clone(), json!({"model": MINILM, "input": vec![text; 64]}).to_string());
+    let request = std::thread::spawn(move || ureq::post(format!("{base}/v1/inference/embed")).send(body).map(|response| response.status().as_u16()));
+    // The request is inside once tokens wait or a batch has been computed.
+    while !server.get("/metrics").1.lines().any(|line| line.starts_with("vecmill_queue_tokens") && !line.ends_with(" 0")) {
+        assert!(!request.is_finished(), "the request was over before it was seen");
+    }
+    server.terminate();
+    assert_eq!(request.join().unwrap().unwrap(), 200);
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(server.log().contains("SIGTERM"), "{}", server.log());
+}
+
+#[test]
+fn several_models_under_their_own_slugs() {
+    let other = format!("mine={}", real_minilm().display());
+    let server = Server::start(&["--model", &other]);
+    let (status, body) = server.get("/v1/models?modality=embedding");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let slugs: Vec<_> = body["data"]["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap()).collect();
+    assert_eq!((status, slugs), (200, vec!["mine", MINILM]), "in the order of their slugs");
+    let vector = |model: &str| server.embed(&json!({"model": model, "input": "x"})).1["data"]["data"][0]["embedding"].clone();
+    assert_eq!(vector("mine"), vector(MINILM));
+    assert_eq!(server.embed(&json!({"model": "yours", "input": "x"})).0, 404);
+}
+
+#[test]
+fn what_cannot_be_served_ends_the_process_with_the_reason() {
+    let refused = |words: &[&str]| {
+        let output = command(words).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = refused(&["--model", "./no-such-directory", "--offline", "--port", "0"]);
+    assert!(code == Some(1) && text.contains("no-such-directory"), "{code:?} {text}");
+    let (code, text) = refused(&["--model", "a=all-MiniLM-L6-v2", "--model", "a=all-MiniLM-L6-v2", "--port", "0"]);
+    assert!(code == Some(1) && text.contains("two models are named \"a\""), "{code:?} {text}");
+    let (code, text) = refused(&["--model", "all-MiniLM-L6-v2", "--host", "0.0.0.0"]);
+    assert!(code == Some(2) && text.contains("--no-auth"), "{code:?} {text}");
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_flag_over_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vecmill.toml");
+    std::fs::write(&file, "max_texts = 1\nmax_request_tokens = 1000\ndeadline_ms = 1000\n").unwrap();
+    let words = ["--model", "./no-such-directory", "--port", "0", "--config", file.to_str().unwrap(), "--deadline-ms", "3000"];
+    let output = command(&words).env("VECMILL_MAX_REQUEST_TOKENS", "2000").env("VECMILL_DEADLINE_MS", "2000").output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    for part in ["max_texts: 1,", "max_request_tokens: 2000,", "deadline: 3s"] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+}
