@@ -10,9 +10,9 @@ use vecmill::engine::load::{Loaded, Options, load_dir};
 use vecmill::engine::queue::{Budget, Queue, Submission};
 use vecmill::ragged::Packed;
 use vecmill::service::tokenizer::TextEncoder;
+use vecmill::wire::Truncate;
 use vecmill::wire::request::{Encoding, Limits, parse};
 use vecmill::wire::response::{Vectors, native_embed};
-use vecmill::wire::Truncate;
 
 const SENTENCE: &str = "The river that rises in these hills flows past three old mills before it reaches the sea. ";
 

@@ -41,7 +41,8 @@ impl Server {
     pub fn start(more: &[&str]) -> Self {
         let cache = cache_dir();
         let _ = real_minilm();
-        let common = ["--model", "all-MiniLM-L6-v2", "--dtype", "f32", "--offline", "--port", "0", "--cache-dir"];
+        // However busy the machine that tests, no deadline passes.
+        let common = ["--model", "all-MiniLM-L6-v2", "--dtype", "f32", "--offline", "--port", "0", "--deadline-ms", "600000", "--cache-dir"];
         Self::spawn(command(&[&common[..], &[cache.to_str().unwrap()], more].concat()))
     }
 
