@@ -1,9 +1,9 @@
 """What a client of the hosted service relies on, checked with the HTTP clients such programs use."""
 
+import base64
 import math
 import socket
 import struct
-import base64
 import urllib.parse
 
 import httpx
@@ -68,7 +68,7 @@ def test_other_dimensions_are_refused(embed, dimensions):
         ({}, "AUTH_TOKEN_MISSING"),
         ({"Authorization": "sgk_x"}, "AUTH_TOKEN_INVALID"),
         ({"Authorization": "Bearer sgk_" + "x" * 40}, "AUTH_TOKEN_INVALID"),
-        ({"Authorization": "Bearer "}, "AUTH_TOKEN_INVALID"),
+        ({"Authorization": "Basic c2drOng="}, "AUTH_TOKEN_INVALID"),
     ],
 )
 def test_a_key_is_needed(server, headers, code):
