@@ -4,14 +4,14 @@
 from harness import QUEUE_TOKENS, Sampler, Server, arguments, bench, median, report
 
 LIMIT = 300_000
-MIX = "1,1,1,1,2,4,8,16,64"
+MIX = "1,1,1,1,1,1,2,2,4,32"
 
 args = arguments(__doc__)
 with Server(args, "--max-queue-tokens", str(LIMIT)) as server:
     sampler = Sampler(lambda: (server.rss_mib(), server.metric(QUEUE_TOKENS)))
     sampler.start()
     # Lengths as in real collections; --check compares each vector with the first one of the same text.
-    load = ["--concurrency", "64", "--texts-per-request", MIX, "--lengths", "skewed", "--tokens-approx", "64", "--truncate", "end", "--check"]
+    load = ["--concurrency", "64", "--texts-per-request", MIX, "--lengths", "skewed", "--tokens-approx", "48", "--truncate", "end", "--check"]
     step = bench(args, server, *load, "--duration", f"{args.seconds}s")
     samples = sampler.stop()
 
