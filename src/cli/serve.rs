@@ -77,7 +77,6 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
         _ = terminate.recv() => tracing::info!("SIGTERM: finishing what is admitted"),
         _ = interrupt.recv() => tracing::info!("interrupted: finishing what is admitted; again to stop at once"),
     }
-    service.drain();
     stop.notify_one();
     tokio::select! {
         result = &mut server => result.context("the listener ended")?.context("the listener failed")?,

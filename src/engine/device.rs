@@ -7,6 +7,7 @@ use super::pending::{Failure, Job, Pending};
 use super::pipeline::ComputeError;
 use super::queue::Batch;
 use super::{Load, Phase, Ready, Shared};
+use crate::kernels::threads;
 use crate::ragged::Packed;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ struct Place {
 /// The thread's whole life. However it ends, nobody is left waiting.
 pub(super) fn run(shared: Arc<Shared>) {
     let _last_words = LastWords(shared.clone());
+    threads::compute_after_answers();
     let mut models: Vec<Place> = Vec::new();
     loop {
         match next(&shared) {

@@ -15,7 +15,7 @@ const PROBE_TOKENS: usize = 128;
 /// How often the last batch of the warm-up is measured.
 const PROBES: usize = 3;
 /// Bounds of the token budget that follows from the measured rate.
-const BUDGET_TOKENS: (usize, usize) = (256, 32_768);
+const BUDGET_TOKENS: (usize, usize) = (64, 32_768);
 /// The default limit of texts per batch: many tiny texts cost more than their tokens say.
 const BUDGET_TEXTS: usize = 512;
 /// How much of the past a new batch leaves in the running rate.
@@ -109,7 +109,7 @@ mod tests {
         let pace = Pace::of(1000, Duration::from_millis(100));
         assert_eq!(pace.budget(None, None), Budget { tokens: 1000, texts: BUDGET_TEXTS });
         assert_eq!(pace.budget(Some(64), Some(4)), Budget { tokens: 64, texts: 4 });
-        assert_eq!(Pace::of(1, Duration::from_secs(1)).budget(None, None).tokens, 256);
+        assert_eq!(Pace::of(1, Duration::from_secs(1)).budget(None, None).tokens, 64);
         assert_eq!(Pace::of(1_000_000, Duration::from_micros(1)).budget(None, None).tokens, 32_768);
     }
 

@@ -137,3 +137,15 @@ impl Pipeline {
         Ok(rows.data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_is_told_from_other_failures() {
+        let driver = |text: &str| ComputeError::from(candle_core::Error::Cuda(text.into()).bt());
+        assert!(matches!(driver("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"), ComputeError::OutOfMemory(_)));
+        assert!(matches!(driver("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)"), ComputeError::Failed(_)));
+    }
+}

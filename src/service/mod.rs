@@ -16,7 +16,6 @@ use ingest::Ingest;
 use pool::{Pool, Urgency};
 use registry::{Found, Loaded, Model, Registry};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokenizer::TextEncoder;
 use vector::Shape;
@@ -103,7 +102,6 @@ pub struct Service {
     engine: Engine,
     pool: Pool,
     ingest: Ingest,
-    draining: AtomicBool,
 }
 
 impl Service {
@@ -111,7 +109,7 @@ impl Service {
     pub fn new(options: Options, registry: Registry, engine: Engine) -> std::io::Result<Self> {
         let pool = Pool::start(options.tokenizer_threads)?;
         let ingest = Ingest::new(options.max_ingest_bytes);
-        Ok(Self { options, registry, engine, pool, ingest, draining: AtomicBool::new(false) })
+        Ok(Self { options, registry, engine, pool, ingest })
     }
 
     /// What one request may ask.
@@ -132,21 +130,6 @@ impl Service {
     /// The engine, for those who start and stop it.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// True once every model is loaded, while the device lives and nobody has asked to stop.
-    pub fn is_ready(&self) -> bool {
-        !self.is_draining() && self.engine.is_alive() && self.models().iter().all(|model| model.loaded().is_some())
-    }
-
-    /// Refuses new requests from now on; admitted ones are finished.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether `drain` was called.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
     }
 
     /// Embeds all texts or none. Cancelled by dropping the future.
@@ -187,9 +170,6 @@ impl Service {
 
     /// The model's loaded part, or why there is none.
     fn loaded<'a>(&self, model: &'a Model) -> Result<&'a Loaded, Fault> {
-        if self.is_draining() {
-            return Err(Fault::ModelUnavailable { reason: "the server is shutting down".into(), retry_after_s: Some(1) });
-        }
         if !self.engine.is_alive() {
             return Err(Fault::ModelUnavailable { reason: "the device thread has ended".into(), retry_after_s: None });
         }

@@ -467,3 +467,33 @@ fn the_fuzzers_corpus_loads_or_is_refused() {
     // The seeds are whole checkpoints: the format of the corpus is still the one that is read.
     assert!(loaded >= tiny("bert").len(), "only {loaded} entries load");
 }
+
+/// Damaged seeds on every test run: bytes changed, runs cut out or doubled. The fuzzer does the same for longer.
+#[test]
+fn damaged_seeds_load_or_are_refused() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    let seeds: Vec<Vec<u8>> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/checkpoint"))
+        .expect("the corpus")
+        .map(|entry| std::fs::read(entry.expect("readable").path()).expect("readable"))
+        .collect();
+    let damage = (any::<prop::sample::Index>(), 0..4u8, any::<u8>(), 1..64usize);
+    let case = (prop::sample::select(seeds), prop::collection::vec(damage, 1..4));
+    let config = Config { failure_persistence: None, ..Config::with_cases(300) };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let outcome = runner.run(&case, |(mut bytes, damages)| {
+        for (at, kind, byte, len) in damages {
+            let at = at.index(bytes.len());
+            let end = (at + len).min(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => drop(bytes.drain(at..end)),
+                2 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+                _ => bytes[at..end].fill(byte),
+            }
+        }
+        fuzzed::check(&bytes);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}

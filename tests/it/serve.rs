@@ -51,6 +51,52 @@ fn sigterm_finishes_what_is_admitted_and_exits_with_zero() {
 }
 
 #[test]
+fn limits_of_the_model_are_named_with_field_value_and_limit() {
+    let server = Server::start(&["--max-request-tokens", "1000"]);
+    let refused = |body: serde_json::Value| {
+        let (status, answer) = server.embed(&body);
+        let error = &answer["error"];
+        assert_eq!((status, error["code"].as_str()), (422, Some("VALIDATION_ERROR")), "{answer}");
+        let details = error["details"].as_array().unwrap();
+        details
+            .iter()
+            .map(|detail| (detail["field"].as_str().unwrap().to_owned(), detail["message"].as_str().unwrap().to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let long = "word ".repeat(300);
+    let too_long = refused(json!({"model": MINILM, "input": ["short", long]}));
+    assert!(too_long[0].0 == "input.1" && too_long[0].1.contains("302") && too_long[0].1.contains("256"), "{too_long:?}");
+    let too_much = refused(json!({"model": MINILM, "input": vec!["word ".repeat(200); 6]}));
+    assert!(too_much[0].0 == "input" && too_much[0].1.contains("1000"), "{too_much:?}");
+    for (dimensions, part) in [(0, "1"), (385, "384"), (128, "Matryoshka")] {
+        let found = refused(json!({"model": MINILM, "input": "x", "dimensions": dimensions}));
+        assert!(found[0].0 == "dimensions" && found[0].1.contains(part), "{found:?}");
+    }
+    let prompt = refused(json!({"model": MINILM, "input": "x", "input_type": "poem"}));
+    assert!(prompt[0].0 == "input_type" && prompt[0].1.contains("query"), "{prompt:?}");
+
+    let cut = server.embed(&json!({"model": MINILM, "input": ["short", long], "truncate": "end", "dimensions": 384})).1;
+    let items = &cut["data"]["data"];
+    assert_eq!((&items[1]["truncated"], &items[1]["original_tokens"]), (&json!(true), &json!(302)));
+    assert!(items[0].get("truncated").is_none() && items[0].get("original_tokens").is_none());
+    let prefix = server.vectors(&["word ".repeat(254).trim_end()]).remove(0);
+    assert!(cosine(&prefix, &crate::server::vectors_of(&cut)[1]) > 0.999_999, "the beginning is kept");
+}
+
+#[test]
+fn matryoshka_sizes_are_cut_and_scaled_where_the_operator_declares_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vecmill.toml");
+    std::fs::write(&file, format!("[models.{MINILM:?}]\nmatryoshka = [64, 128]\nmatryoshka_strict = true\n")).unwrap();
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    let ask = |dimensions: usize| server.embed(&json!({"model": MINILM, "input": "x", "dimensions": dimensions}));
+    let (whole, cut) = (server.vectors(&["x"]).remove(0), crate::server::vectors_of(&ask(64).1).remove(0));
+    assert_eq!(cut.len(), 64);
+    assert!(cosine(&whole[..64], &cut) > 0.999_999 && (cut.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
+    assert_eq!((ask(65).0, ask(384).0), (422, 200));
+}
+
+#[test]
 fn several_models_under_their_own_slugs() {
     let other = format!("mine={}", real_minilm().display());
     let server = Server::start(&["--model", &other]);

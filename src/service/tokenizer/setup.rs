@@ -47,9 +47,17 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     Ok(Setup { tokenizer, before, after })
 }
 
-/// The crate asserts on some malformed files instead of returning an error; a broken checkpoint must stay an error.
+/// The part of a tokenizer file on which the crate asserts instead of returning an error: its decoder must be JSON that a value can hold.
+#[derive(serde::Deserialize)]
+struct Precheck {
+    #[serde(default, rename = "decoder")]
+    _decoder: serde_json::Value,
+}
+
+/// A broken file must stay an error: what is known to make the crate panic is looked for first, and the rest is caught.
 fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     let refuse = |reason: String| LoadError::file(file, format!("is not a tokenizer: {reason}"));
+    serde_json::from_slice::<Precheck>(bytes).map_err(|error| refuse(error.to_string()))?;
     match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {
         Ok(Ok(tokenizer)) => Ok(tokenizer),
         Ok(Err(error)) => Err(refuse(error.to_string())),
