@@ -7,7 +7,7 @@ import time
 from harness import BATCHES, Server, arguments, bench, report
 
 QUERY = ["--concurrency", "1", "--tokens-approx", "14"]
-TEXTS = ["one of the two thousand texts of a large request, each about as long as a sentence in a book is, number " + str(i) for i in range(2000)]
+TEXTS = [f"one of the texts of a large request, number {i}" for i in range(2000)]
 
 args = arguments(__doc__)
 # The large request may take long on a slow machine; that is not what is measured here.
