@@ -54,8 +54,11 @@ fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) {
     let started = Instant::now();
     compute(shared, model, jobs);
     meter::batch(&model.name, texts, tokens);
-    if let Some(pace) = shared.lock().paces.get_mut(batch.model) {
-        pace.observe(tokens, started.elapsed());
+    let took = started.elapsed();
+    let mut state = shared.lock();
+    state.took(batch.lane, took);
+    if let Some(pace) = state.paces.get_mut(batch.model) {
+        pace.observe(tokens, took);
     }
 }
 

@@ -65,6 +65,9 @@ pub struct Ready {
     pub tokens_per_s: f64,
 }
 
+/// What the queue's ageing bound leaves to the interactive lane while bulk work waits.
+const MOST_INTERACTIVE: f64 = queue::INTERACTIVE_RUN as f64 / (queue::INTERACTIVE_RUN + 1) as f64;
+
 type Make = Box<dyn FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send>;
 
 struct Load {
@@ -87,6 +90,8 @@ struct State {
     queue: Queue<Job>,
     loads: VecDeque<Load>,
     phase: Phase,
+    /// The interactive lane's part of the device's recent time: 0 to `MOST_INTERACTIVE`.
+    interactive_share: f64,
     /// By model, as the queue numbers them.
     paces: Vec<Pace>,
     dims: Vec<usize>,
@@ -115,8 +120,14 @@ pub struct Engine {
 impl Engine {
     /// Starts the device thread.
     pub fn start(options: Options) -> std::io::Result<Self> {
-        let state =
-            State { queue: Queue::new(options.max_queue_tokens), loads: VecDeque::new(), phase: Phase::Running, paces: Vec::new(), dims: Vec::new() };
+        let state = State {
+            queue: Queue::new(options.max_queue_tokens),
+            loads: VecDeque::new(),
+            phase: Phase::Running,
+            interactive_share: 0.0,
+            paces: Vec::new(),
+            dims: Vec::new(),
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), alive: watch::channel(true).0 });
         let thread = shared.clone();
         std::thread::Builder::new().name("device".to_owned()).spawn(move || device::run(thread))?;
@@ -159,8 +170,7 @@ impl Engine {
         if idle > left {
             return Err(Refusal::TooSlow { tokens, tokens_per_s: pace.warm_tokens_per_s(), needs: idle });
         }
-        let ahead = state.wait_for(Lane::of(texts.len(), tokens));
-        let wait = ahead.saturating_add(pace.time_for(tokens));
+        let wait = state.time_until_done(Lane::of(texts.len(), tokens), pace.time_for(tokens));
         if wait > left {
             return Err(Refusal::Full { retry_after: wait.saturating_sub(left) });
         }
@@ -213,10 +223,23 @@ impl Drop for Engine {
 }
 
 impl State {
-    /// How long a request of this lane waits for what is already there.
-    fn wait_for(&self, lane: Lane) -> Duration {
+    /// How long a request of this lane takes that needs `own` time itself, behind what is already there.
+    fn time_until_done(&self, lane: Lane, own: Duration) -> Duration {
         let per_model = self.paces.iter().enumerate().map(|(model, pace)| pace.time_for(self.queue.tokens_ahead(lane, model)));
-        per_model.fold(Duration::ZERO, Duration::saturating_add)
+        let work = per_model.fold(own, Duration::saturating_add);
+        match lane {
+            Lane::Interactive => work,
+            // New short requests will overtake it as they have done lately.
+            Lane::Bulk => Duration::try_from_secs_f64(work.as_secs_f64() / (1.0 - self.interactive_share)).unwrap_or(Duration::MAX),
+        }
+    }
+
+    /// Follows how much of the device's time the interactive lane takes, never to the whole: bulk work has its one batch in four.
+    fn took(&mut self, lane: Lane, took: Duration) {
+        // About the last second counts.
+        let weight = took.as_secs_f64().min(1.0);
+        let now = if lane == Lane::Interactive { MOST_INTERACTIVE } else { 0.0 };
+        self.interactive_share += (now - self.interactive_share) * weight;
     }
 
     /// How long it takes until as many tokens are gone as a refused request lacks.

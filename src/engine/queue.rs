@@ -158,13 +158,9 @@ impl<J> Queue<J> {
         self.limit_tokens
     }
 
-    /// Tokens of one model that a new request of `lane` would wait for: an interactive one does not wait for bulk.
+    /// Tokens of one model that wait in a lane, and hence before a new request there.
     pub fn tokens_ahead(&self, lane: Lane, model: ModelId) -> usize {
-        let tokens = |lane: Lane| self.lines[lane as usize].get(model).map_or(0, |line| line.tokens);
-        match lane {
-            Lane::Interactive => tokens(Lane::Interactive),
-            Lane::Bulk => tokens(Lane::Interactive) + tokens(Lane::Bulk),
-        }
+        self.lines[lane as usize].get(model).map_or(0, |line| line.tokens)
     }
 
     /// Whether a request of this size would be admitted now. An empty queue takes one of any size up to the limit.
