@@ -138,8 +138,8 @@ impl Service {
         let loaded = self.loaded(&model)?;
         let plan = plan(&call, loaded)?;
         let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum::<usize>());
-        // A guess at the tokens is enough to refuse without tokenising while the queue is full.
-        self.engine.room(texts, (bytes / 8).max(texts)).map_err(|refusal| fault_of(refusal, caller))?;
+        let guess = guess_tokens(&call.texts, loaded.info.max_tokens).min(self.options.max_request_tokens);
+        self.engine.room(texts, guess).map_err(|refusal| fault_of(refusal, caller))?;
         let admitted = self.ingest.admit(bytes).map_err(|retry_after_s| Fault::Overloaded { retry_after_s })?;
 
         let started = Instant::now();
@@ -296,6 +296,13 @@ fn pieces(texts: Vec<String>) -> Vec<Vec<(usize, String)>> {
 /// The path of one text in the request.
 fn field(index: usize) -> String {
     format!("input.{index}")
+}
+
+/// A low guess at a request's tokens, enough to refuse it without tokenising while the queue is full. No text counts more than the model takes:
+/// what is longer is cut, or refused for its length.
+fn guess_tokens(texts: &[String], max_tokens: usize) -> usize {
+    const BYTES_PER_TOKEN: usize = 8;
+    texts.iter().map(|text| (text.len() / BYTES_PER_TOKEN + 1).min(max_tokens)).sum()
 }
 
 /// What a refusal by the engine means for the client.

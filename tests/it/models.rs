@@ -8,7 +8,9 @@ use vecmill::wire::Truncate;
 
 /// The directory of the real all-MiniLM-L6-v2.
 pub fn real_minilm() -> PathBuf {
-    let cache = std::env::var_os("VECMILL_CACHE_DIR").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cache/vecmill")));
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = var("VECMILL_CACHE_DIR").or_else(|| Some(var("XDG_CACHE_HOME")?.join("vecmill")));
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache/vecmill")));
     let dir = cache.expect("neither VECMILL_CACHE_DIR nor a home directory is known").join("models/all-MiniLM-L6-v2");
     let weights = dir.join("model.safetensors");
     assert!(

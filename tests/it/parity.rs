@@ -47,6 +47,33 @@ fn golden_vectors_belong_to_the_cached_weights() {
     assert_eq!(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), golden().weights_sha256);
 }
 
+#[test]
+fn golden_vectors_belong_to_the_card() {
+    let card = vecmill::card::find("all-MiniLM-L6-v2").expect("the card");
+    assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden().weights_sha256);
+}
+
+#[test]
+fn golden_texts_through_the_server() {
+    let golden = golden();
+    let file = read(golden_dir().join("golden.safetensors"));
+    let embeddings = numbers(&file, "embeddings", f32::from_le_bytes);
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("vecmill.toml");
+    std::fs::write(&config, format!("[models.{:?}]\ntruncate = \"end\"\nempty_input = \"embed\"\n", crate::server::MINILM)).expect("a file");
+    let server = crate::server::Server::start(&["--config", config.to_str().expect("UTF-8")]);
+    let texts: Vec<&str> = golden.items.iter().map(|item| item.text.as_str()).collect();
+    let (status, body) = server.embed(&serde_json::json!({"model": crate::server::MINILM, "input": texts}));
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["data"]["usage"]["prompt_tokens"], golden.items.iter().map(|item| item.tokens).sum::<usize>());
+    let answers = body["data"]["data"].as_array().expect("a list");
+    for (((item, answer), vector), want) in golden.items.iter().zip(answers).zip(crate::server::vectors_of(&body)).zip(embeddings.chunks(384)) {
+        assert!(cosine(&vector, want) >= 0.99999 && max_abs_diff(&vector, want) <= GOLDEN_MAX_ABS, "{:?}", item.text);
+        let cut = (item.original_tokens > item.tokens).then_some(item.original_tokens);
+        assert_eq!(answer.get("original_tokens").and_then(serde_json::Value::as_u64), cut.map(|tokens| tokens as u64), "{:?}", item.text);
+    }
+}
+
 /// Largest difference allowed to a golden component; the vectors have unit length, so a component is about 0.05.
 const GOLDEN_MAX_ABS: f32 = 5e-6;
 

@@ -1,6 +1,7 @@
 //! The server from outside, with the real model: the guide's call, a batch against its texts alone, start, drain and refusals to start.
 
-use crate::server::{MINILM, Server, command, cosine, real_minilm};
+use crate::models::{cosine, real_minilm};
+use crate::server::{MINILM, Server, command, vectors_of};
 use serde_json::json;
 
 const TEXTS: [&str; 6] = ["The quick brown fox", "jumps over the lazy dog", "", "naïve café ☕ 日本語", "fn main() { println!(\"{}\", 1) }", "a"];
@@ -79,8 +80,11 @@ fn limits_of_the_model_are_named_with_field_value_and_limit() {
     let items = &cut["data"]["data"];
     assert_eq!((&items[1]["truncated"], &items[1]["original_tokens"]), (&json!(true), &json!(302)));
     assert!(items[0].get("truncated").is_none() && items[0].get("original_tokens").is_none());
+    // However long: its length is what is wrong with it, not the load of the server.
+    let huge = "word ".repeat(400_000);
+    assert_eq!(refused(json!({"model": MINILM, "input": huge}))[0].0, "input.0");
     let prefix = server.vectors(&["word ".repeat(254).trim_end()]).remove(0);
-    assert!(cosine(&prefix, &crate::server::vectors_of(&cut)[1]) > 0.999_999, "the beginning is kept");
+    assert!(cosine(&prefix, &vectors_of(&cut)[1]) > 0.999_999, "the beginning is kept");
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn matryoshka_sizes_are_cut_and_scaled_where_the_operator_declares_them() {
     std::fs::write(&file, format!("[models.{MINILM:?}]\nmatryoshka = [64, 128]\nmatryoshka_strict = true\n")).unwrap();
     let server = Server::start(&["--config", file.to_str().unwrap()]);
     let ask = |dimensions: usize| server.embed(&json!({"model": MINILM, "input": "x", "dimensions": dimensions}));
-    let (whole, cut) = (server.vectors(&["x"]).remove(0), crate::server::vectors_of(&ask(64).1).remove(0));
+    let (whole, cut) = (server.vectors(&["x"]).remove(0), vectors_of(&ask(64).1).remove(0));
     assert_eq!(cut.len(), 64);
     assert!(cosine(&whole[..64], &cut) > 0.999_999 && (cut.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
     assert_eq!((ask(65).0, ask(384).0), (422, 200));
@@ -121,6 +125,8 @@ fn what_cannot_be_served_ends_the_process_with_the_reason() {
     assert!(code == Some(1) && text.contains("two models are named \"a\""), "{code:?} {text}");
     let (code, text) = refused(&["--model", "all-MiniLM-L6-v2", "--host", "0.0.0.0"]);
     assert!(code == Some(2) && text.contains("--no-auth"), "{code:?} {text}");
+    let (code, text) = refused(&["--model", real_minilm().to_str().unwrap(), "--offline", "--port", "0", "--max-queue-tokens", "1000000000000"]);
+    assert!(code == Some(1) && text.contains("not enough memory") && text.contains("allows"), "{code:?} {text}");
 }
 
 #[test]

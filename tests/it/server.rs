@@ -1,32 +1,12 @@
 //! The real binary as a child process, with the real model: started on a free port, asked over HTTP, ended with the test.
 
+use crate::models::real_minilm;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// The slug of the model that the README's first command has cached.
 pub const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
-
-/// Where the README's first command keeps models, unless the environment says otherwise.
-pub fn cache_dir() -> PathBuf {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    var("VECMILL_CACHE_DIR")
-        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("vecmill")))
-        .or_else(|| var("HOME").map(|home| home.join(".cache/vecmill")))
-        .expect("HOME is set")
-}
-
-/// The directory of the real weights; fails with what to do where they are missing.
-pub fn real_minilm() -> PathBuf {
-    let dir = cache_dir().join("models/all-MiniLM-L6-v2");
-    assert!(
-        dir.join("model.safetensors").is_file(),
-        "this test needs the real all-MiniLM-L6-v2 in {}: run `cargo run --release -- serve --model all-MiniLM-L6-v2` once (or `... -- pull all-MiniLM-L6-v2`)",
-        dir.display()
-    );
-    dir
-}
 
 /// A running server.
 pub struct Server {
@@ -39,8 +19,8 @@ pub struct Server {
 impl Server {
     /// Starts `vecmill serve --model all-MiniLM-L6-v2 --dtype f32 --offline` with more flags, and waits until it listens.
     pub fn start(more: &[&str]) -> Self {
-        let cache = cache_dir();
-        let _ = real_minilm();
+        let model = real_minilm();
+        let cache = model.ancestors().nth(2).unwrap();
         // However busy the machine that tests, no deadline passes.
         let common = ["--model", "all-MiniLM-L6-v2", "--dtype", "f32", "--offline", "--port", "0", "--deadline-ms", "600000", "--cache-dir"];
         Self::spawn(command(&[&common[..], &[cache.to_str().unwrap()], more].concat()))
@@ -130,12 +110,6 @@ pub fn command(words: &[&str]) -> Command {
 pub fn vectors_of(body: &serde_json::Value) -> Vec<Vec<f32>> {
     let items = body["data"]["data"].as_array().unwrap();
     items.iter().map(|item| item["embedding"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()).collect()
-}
-
-/// The cosine of two vectors, in f64.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 fn agent() -> ureq::Agent {
