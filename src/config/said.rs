@@ -16,7 +16,7 @@ pub struct Said {
     #[serde(deserialize_with = "one_or_many")]
     pub model: Vec<String>,
 
-    /// TOML file with any of these options, and a table [models."SLUG"] per model
+    /// TOML file with any of these options, and a table `[models."SLUG"]` per model
     #[arg(long, value_name = "FILE", env = "VECMILL_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Said {
     #[arg(long, env = "VECMILL_PORT")]
     pub port: Option<u16>,
 
-    /// TOML file with one [[key]] per API key (see `vecmill keys generate`); re-read when it changes
+    /// TOML file with a table `[[key]]` per API key (see `vecmill keys generate`); re-read when it changes
     #[arg(long, value_name = "FILE", env = "VECMILL_KEYS")]
     pub keys: Option<PathBuf>,
 
@@ -90,7 +90,7 @@ pub struct Said {
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
 pub struct ModelSaid {
-    /// Where to compute: auto, cpu, cuda[:N] or metal [default: auto]
+    /// Where to compute: auto, cpu, `cuda[:N]` or metal [default: auto]
     #[arg(long, env = "VECMILL_DEVICE")]
     pub device: Option<String>,
 
