@@ -18,9 +18,10 @@ import torch
 
 import bert
 import encoders
+import rotary
 from common import close, fresh
 
-GROUPS = [bert, encoders]
+GROUPS = [bert, encoders, rotary]
 
 
 def main(root, words):
