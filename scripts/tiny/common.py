@@ -175,7 +175,10 @@ def reference(out, prompts=("",), texts=TEXTS, source=None, tokenizer_folder=Non
             if not ids:
                 continue
             fresh_rope(model)
-            rows.append(model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **encode)[0])
+            row = model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **encode)[0]
+            if not row.any():
+                continue  # Nothing is left to pool: the prompt was all, and is not pooled.
+            rows.append(row)
             alone = raw_ids(tokenizer_folder or out, prompt + text, model.max_seq_length)
             assert ids == alone, f"{out}: {prompt + text!r}: transformers {ids}, tokenizer.json alone {alone}"
             cases.append({"text": text, "prompt": prompt, "ids": ids, "prompt_len": int(features.get("prompt_length", 0))})
