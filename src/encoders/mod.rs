@@ -1,10 +1,13 @@
 //! One page per architecture: `config.json` and the checkpoint's names -> a `Network`. Computes nothing, knows no batch, device or pooling.
 
 mod bert;
+mod decoder;
+mod gemma;
 pub mod json;
+mod llama;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
-#[allow(dead_code, reason = "the pages that need it arrive one by one")]
+mod qwen;
 mod rope;
 
 use crate::network::{LoadError, Network, WeightTable};
@@ -27,7 +30,21 @@ struct Page {
 /// Checkpoints without code of their own.
 const NATIVE: &[&str] = &[""];
 
-const PAGES: &[Page] = &[Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe }];
+const PAGES: &[Page] = &[
+    Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe },
+    Page { name: "qwen3", model_type: "qwen3", class_prefix: "Qwen3", code: NATIVE, describe: qwen::qwen3 },
+    Page { name: "qwen2", model_type: "qwen2", class_prefix: "Qwen2", code: &["", "Qwen2Model"], describe: qwen::qwen2 },
+    Page { name: "mistral", model_type: "mistral", class_prefix: "Mistral", code: NATIVE, describe: llama::mistral },
+    Page { name: "llama", model_type: "llama", class_prefix: "Llama", code: NATIVE, describe: llama::llama },
+    Page {
+        name: "llama_bidirec",
+        model_type: "llama_bidirec",
+        class_prefix: "LlamaBidirec",
+        code: &["", "LlamaBidirectionalModel"],
+        describe: llama::llama_bidirec,
+    },
+    Page { name: "gemma3_text", model_type: "gemma3_text", class_prefix: "Gemma3", code: NATIVE, describe: gemma::gemma3 },
+];
 
 /// The architectures that can be loaded; the parity test has checkpoints for each.
 pub fn architectures() -> impl Iterator<Item = &'static str> {

@@ -83,13 +83,14 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let transformer = Transformer::read(encoder_dir)?;
     let config = Json::require(&encoder_dir.join("config.json"))?;
     let table = weights(encoder_dir)?;
-    let (architecture, network) = crate::encoders::describe(&config, &table)?;
+    let (architecture, mut network) = crate::encoders::describe(&config, &table)?;
     let device = options.device.unwrap_or_else(Device::best);
     let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
     let stages = match &modules {
         Some(modules) => modules.stages(network.width)?,
         None => modules::without(root, network.width, options.pooling.as_deref())?,
     };
+    network.max_tokens = transformer.positions(&network);
     let limits = transformer.limits(encoder_dir, network.max_tokens, options.max_tokens)?;
     let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, device, dtype: place.dtype };
     let pipeline = Pipeline::new(network, stages, &place)?;

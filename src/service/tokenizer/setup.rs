@@ -33,6 +33,7 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     };
     // What the file says of truncation and padding is whatever it was last used with: the limits are the model's and the request's.
     tokenizer.with_truncation(None).map_err(|error| LoadError::file(&file, error.to_string()))?.with_padding(None);
+    super::own_code::apply(&mut tokenizer, &config)?;
     if bert {
         bert_normalizer(&mut tokenizer, &config, &file)?;
     }
