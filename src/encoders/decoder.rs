@@ -2,10 +2,10 @@
 //! and a mask that is causal unless the checkpoint says otherwise. Each architecture's page says only what it adds.
 
 use super::json::{Json, short};
-use super::parts::{Names, activation, eps, size};
+use super::parts::{Names, activation, eps, layers, size};
 use super::rope::{self, Turn};
 use crate::network::{
-    Activation, Attention, Embeddings, Layer, LoadError, Mask, Mlp, Network, Norm, NormKind, Norms, PositionBias, QkNorm, Rope, TokenTable,
+    Activation, Attention, Embeddings, Layer, LoadError, Mask, Mlp, Network, Norm, NormKind, Norms, Pairing, PositionBias, QkNorm, Rope, TokenTable,
     WeightTable,
 };
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub struct Decoder<'a> {
     pub embedding_scale: f64,
     /// On the scores.
     pub score_scale: f64,
+    pub pairing: Pairing,
 }
 
 /// Which maps have one.
@@ -83,14 +84,14 @@ impl<'a> Decoder<'a> {
         if !heads.is_multiple_of(kv_heads) {
             return Err(config.refuse("num_key_value_heads", format!("{kv_heads} heads of keys do not divide {heads} heads of queries")));
         }
-        let head_dim = match config.usize("head_dim")?.or(defaults.head_dim) {
-            None if !width.is_multiple_of(heads) => {
+        let head_dim = match (config.get("head_dim"), defaults.head_dim) {
+            (None, None) if !width.is_multiple_of(heads) => {
                 return Err(
                     config.refuse("num_attention_heads", format!("{heads} heads do not divide the width {width}, and there is no `head_dim`"))
                 );
             }
-            None => width / heads,
-            Some(dim) => dim,
+            (None, None) => width / heads,
+            (_, default) => size(config, "head_dim", default.unwrap_or(width))?,
         };
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(config.refuse("head_dim", format!("heads of {head_dim} dimensions cannot be turned in pairs")));
@@ -101,7 +102,7 @@ impl<'a> Decoder<'a> {
             names: Names::of(weights, &["model."], "embed_tokens.weight"),
             width,
             max_tokens: size(config, "max_position_embeddings", defaults.max_tokens)?,
-            layers: config.usize("num_hidden_layers")?.unwrap_or(defaults.layers),
+            layers: layers(config, "num_hidden_layers", defaults.layers)?,
             vocabulary: size(config, "vocab_size", defaults.vocabulary)?,
             inner: size(config, "intermediate_size", defaults.inner)?,
             heads,
@@ -115,6 +116,7 @@ impl<'a> Decoder<'a> {
             biases: Biases::default(),
             embedding_scale: 1.,
             score_scale: (head_dim as f64).sqrt().recip(),
+            pairing: Pairing::Halves,
         })
     }
 
@@ -125,7 +127,7 @@ impl<'a> Decoder<'a> {
 
     /// The one rotation of all layers.
     pub fn rope(&self, theta: f64) -> Result<Arc<Rope>, LoadError> {
-        rope::read(self.config, &self.turn(theta)).map(Arc::new)
+        rope::read(self.config, &self.turn(theta)).map(|rope| Arc::new(Rope { pairing: self.pairing, ..rope }))
     }
 
     /// Whether a token sees only what stands before it: always, unless `is_causal` is false, which transformers reads for every decoder.

@@ -22,10 +22,19 @@ const GEMMA3: Defaults = Defaults {
 
 /// Gemma 3's text model.
 pub fn gemma3(config: &Json, weights: &WeightTable) -> Result<Network, LoadError> {
+    describe(config, weights, NormKind::RmsPlusOne)
+}
+
+/// The same as GGUF files hold it: the norms' weights have their one already.
+pub fn gemma3_whole_norms(config: &Json, weights: &WeightTable) -> Result<Network, LoadError> {
+    describe(config, weights, NormKind::Rms)
+}
+
+fn describe(config: &Json, weights: &WeightTable, norm: NormKind) -> Result<Network, LoadError> {
     let mut decoder = Decoder::read(config, weights, &GEMMA3)?;
     let bias = config.bool("attention_bias")?.unwrap_or(false);
     decoder.biases = Biases { qkv: bias, output: bias, mlp: false };
-    (decoder.norm, decoder.sandwich, decoder.qk_norm) = (NormKind::RmsPlusOne, true, true);
+    (decoder.norm, decoder.sandwich, decoder.qk_norm) = (norm, true, true);
     decoder.embedding_scale = (decoder.width as f64).sqrt();
     decoder.score_scale = (size(config, "query_pre_attn_scalar", 256)? as f64).sqrt().recip();
     let both_ways = both_ways(&decoder)?;

@@ -2,7 +2,7 @@
 
 use super::decoder::{Biases, Decoder, Defaults, Sight, refuse_gemma_switch};
 use super::json::Json;
-use crate::network::{LoadError, Mask, Network, WeightTable};
+use crate::network::{LoadError, Mask, Network, Pairing, WeightTable};
 
 const LLAMA: Defaults = Defaults {
     vocabulary: 32000,
@@ -27,6 +27,13 @@ pub fn llama(config: &Json, weights: &WeightTable) -> Result<Network, LoadError>
     let decoder = read(config, weights)?;
     let causal = decoder.causal()?;
     same_everywhere(&decoder, Mask { causal, reach: None })
+}
+
+/// Llama as GGUF files hold it: the dimensions of queries and keys are stored so that neighbours make a pair.
+pub fn llama_neighbours(config: &Json, weights: &WeightTable) -> Result<Network, LoadError> {
+    let mut decoder = read(config, weights)?;
+    decoder.pairing = Pairing::Neighbours;
+    same_everywhere(&decoder, Mask { causal: true, reach: None })
 }
 
 /// NVIDIA's `LlamaBidirectionalModel`: Llama without a mask. Its `pooling` must be what the pipeline does, which is read elsewhere; its

@@ -3,6 +3,7 @@
 mod bert;
 mod decoder;
 mod gemma;
+pub mod gguf;
 pub mod json;
 mod llama;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]

@@ -1,10 +1,11 @@
 //! From a model's files to a pipeline that is ready to run: the device, the dtype, the weights, and what clients may know of the model.
 
 mod info;
+pub mod one_file;
 mod shards;
 mod transformer;
 
-pub use crate::encoders::json;
+pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
 pub use info::ModelInfo;
@@ -62,12 +63,12 @@ pub struct Loaded {
     pub info: ModelInfo,
 }
 
-/// Loads a model.
+/// Loads a model: a directory, or one GGUF file.
 ///
 /// # Errors
 /// Whatever in the files or options is missing, broken, or means something this server does not compute.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
-    load_dir(&files.root, options)
+    if one_file::is_gguf(&files.root) { one_file::load(&files.root, options) } else { load_dir(&files.root, options) }
 }
 
 /// Loads the model in a directory.

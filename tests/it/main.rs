@@ -10,6 +10,7 @@ mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;
 mod fakemodel;
+mod gguf;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]

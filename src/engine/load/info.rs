@@ -36,7 +36,7 @@ pub struct ModelInfo {
     pub dtype: DType,
     /// What the weights occupy where they compute.
     pub weight_bytes: usize,
-    /// The directory with the tokenizer's files.
+    /// The directory with the tokenizer's files, or the GGUF file that holds it.
     pub tokenizer_dir: PathBuf,
     /// Lowercase the text before the tokenizer's own normalisation.
     pub do_lower_case: bool,
