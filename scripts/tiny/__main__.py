@@ -17,10 +17,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 
 import bert
+import decoders
 import encoders
+import rotary
 from common import close, fresh
 
-GROUPS = [bert, encoders]
+GROUPS = [bert, encoders, rotary, decoders]
 
 
 def main(root, words):

@@ -174,12 +174,46 @@ def reference(out, prompts=("",), texts=TEXTS, source=None, tokenizer_folder=Non
             ids = features["input_ids"][0].tolist()
             if not ids:
                 continue
-            rows.append(model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **encode)[0])
+            fresh_rope(model)
+            row = model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **encode)[0]
+            if not row.any():
+                continue  # Nothing is left to pool: the prompt was all, and is not pooled.
+            rows.append(row)
             alone = raw_ids(tokenizer_folder or out, prompt + text, model.max_seq_length)
             assert ids == alone, f"{out}: {prompt + text!r}: transformers {ids}, tokenizer.json alone {alone}"
             cases.append({"text": text, "prompt": prompt, "ids": ids, "prompt_len": int(features.get("prompt_length", 0))})
     record(out, "sentence-transformers", model.max_seq_length, cases, rows)
     return model
+
+
+def fresh_rope(model):
+    """Dynamic scaling remembers the longest text it saw; each text here starts from what the model starts with."""
+    for module in model.modules():
+        for name in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("original_inv_freq")]:
+            setattr(module, name.replace("original_", ""), getattr(module, name).clone())
+            setattr(module, name.replace("original_inv_freq", "max_seq_len_cached"), module.original_max_seq_len)
+            module.attention_scaling = getattr(module, "attention_scaling", 1.0)
+
+
+def numpy_reference(out, hidden, pooling, max_tokens, normalize=True, prompts=("",), texts=TEXTS, variants=(None,)):
+    """The same for a model that transformers lacks: `hidden(ids)` gives [tokens, hidden] in f64, the rest is done here.
+
+    With `variants` (names of adapters, or None) `hidden(ids, variant)`, and each case carries its `adapter`.
+    """
+    raw = tokenizers.Tokenizer.from_file(str(out / "tokenizer.json"))
+    special = {i for i, token in raw.get_added_tokens_decoder().items() if token.special}
+    cases, rows = [], []
+    for variant in variants:
+        for prompt in prompts:
+            start = raw_ids(out, prompt, max_tokens) if prompt else []
+            for text in texts:
+                ids = raw_ids(out, prompt + text, max_tokens)
+                tokens = hidden(ids) if variants == (None,) else hidden(ids, variant)
+                vector = {"cls": tokens[0], "mean": tokens.mean(0), "lasttoken": tokens[-1]}[pooling]
+                rows.append(vector / np.linalg.norm(vector) if normalize else vector)
+                case = {"text": text, "prompt": prompt, "ids": ids, "prompt_len": len(start) - (bool(start) and start[-1] in special)}
+                cases.append(case if variants == (None,) else case | {"adapter": variant})
+    record(out, "numpy", max_tokens, cases, rows)
 
 
 def record(out, kind, max_tokens, cases, rows):
