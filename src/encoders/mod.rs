@@ -1,11 +1,16 @@
 //! One page per architecture: `config.json` and the checkpoint's names -> a `Network`. Computes nothing, knows no batch, device or pooling.
 
 mod bert;
+mod eurobert;
+mod gte;
+mod jina_bert;
 pub mod json;
+mod modernbert;
+mod nomic;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
-#[allow(dead_code, reason = "the pages that need it arrive one by one")]
 mod rope;
+mod rotated;
 
 use crate::network::{LoadError, Network, WeightTable};
 use json::Json;
@@ -27,7 +32,16 @@ struct Page {
 /// Checkpoints without code of their own.
 const NATIVE: &[&str] = &[""];
 
-const PAGES: &[Page] = &[Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe }];
+#[rustfmt::skip]
+const PAGES: &[Page] = &[
+    Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe },
+    Page { name: "modernbert", model_type: "modernbert", class_prefix: "ModernBert", code: NATIVE, describe: modernbert::describe },
+    Page { name: "nomic_bert", model_type: "nomic_bert", class_prefix: "NomicBert", code: &["", "NomicBertModel"], describe: nomic::describe },
+    Page { name: "jina_bert", model_type: "bert", class_prefix: "JinaBert", code: &["", "JinaBertModel"], describe: jina_bert::describe },
+    Page { name: "new", model_type: "new", class_prefix: "New", code: &["", "NewModel"], describe: gte::describe },
+    Page { name: "gte", model_type: "gte", class_prefix: "Gte", code: &["", "GteModel"], describe: gte::describe },
+    Page { name: "eurobert", model_type: "eurobert", class_prefix: "EuroBert", code: &["", "EuroBertModel"], describe: eurobert::describe },
+];
 
 /// The architectures that can be loaded; the parity test has checkpoints for each.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
