@@ -246,3 +246,7 @@ fn llama3(parameters: &Json, config: &Json, theta: f64, turn: &Turn) -> Result<R
     };
     Ok(fixed(turn.dim, Rope::plain(turn.dim, theta).into_iter().map(stretch).collect(), 1.))
 }
+
+#[cfg(test)]
+#[path = "rope_tests.rs"]
+mod tests;
