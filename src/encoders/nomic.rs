@@ -2,7 +2,7 @@
 //! MLP gated or plain, in v2 a mixture of experts in every second layer. Keys and names of the hub's code, or those of transformers.
 
 use super::json::Json;
-use super::parts::{Names, activation, eps, heads, layers, refuse_switch, size};
+use super::parts::{Names, activation, eps, heads, layers, only_word, refuse_switch, size};
 use super::rope::{self, Turn};
 use super::rotated::{Layout, Maps, Post};
 use crate::network::{Activation, Expert, Experts, Layer, LoadError, Mlp, Network, Rope, WeightTable};
@@ -97,6 +97,7 @@ fn native(config: &Json) -> Result<Sizes, LoadError> {
 /// another model. `fused_*`, `use_flash_attn`, `use_xentropy` and `dense_seq_output` choose how, not what is computed.
 fn hub(config: &Json) -> Result<Sizes, LoadError> {
     refuse_other_networks(config)?;
+    refuse_contradictions(config)?;
     let needed = |field: &str| match config.usize(field)? {
         None => Err(config.refuse(field, "is missing")),
         Some(_) => size(config, field, 1),
@@ -161,6 +162,30 @@ fn refuse_other_networks(config: &Json) -> Result<(), LoadError> {
     match config.get("rotary_emb_scale_base") {
         Some(_) => Err(config.refuse("rotary_emb_scale_base", "rotation that decays with distance is not computed")),
         None => Ok(()),
+    }
+}
+
+/// Newer files have the keys of transformers beside: both must mean one network. Lengths may differ, the hub's being what is served.
+fn refuse_contradictions(config: &Json) -> Result<(), LoadError> {
+    for (hub, native) in [
+        ("n_embd", "hidden_size"),
+        ("n_head", "num_attention_heads"),
+        ("n_layer", "num_hidden_layers"),
+        ("n_inner", "intermediate_size"),
+        ("layer_norm_epsilon", "layer_norm_eps"),
+    ] {
+        if let (Some(hub_value), Some(native_value)) = (config.f64(hub)?, config.f64(native)?)
+            && hub_value != native_value
+        {
+            return Err(config.refuse(native, format!("is {native_value}, but `{hub}` is {hub_value}")));
+        }
+    }
+    let Some(rope) = config.object("rope_parameters")? else { return Ok(()) };
+    let rope = Json::of(format!("{}: rope_parameters", config.file()), rope.clone());
+    only_word(&rope, "rope_type", "default")?;
+    match (rope.f64("rope_theta")?, config.f64("rotary_emb_base")?) {
+        (Some(theta), Some(base)) if theta != base => Err(rope.refuse("rope_theta", format!("is {theta}, but `rotary_emb_base` is {base}"))),
+        _ => Ok(()),
     }
 }
 

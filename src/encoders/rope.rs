@@ -68,7 +68,8 @@ fn scaled(parameters: &Json, config: &Json, turn: &Turn) -> Result<Rope, LoadErr
     let theta = theta(parameters, "rope_theta", turn.theta)?;
     let dim = turn.dim;
     if dim == 0 || !dim.is_multiple_of(2) {
-        return Err(config.refuse("num_attention_heads", format!("heads of {dim} dimensions cannot be turned in pairs")));
+        let field = if config.get("head_dim").is_some() { "head_dim" } else { "num_attention_heads" };
+        return Err(config.refuse(field, format!("heads of {dim} dimensions cannot be turned in pairs")));
     }
     for json in [parameters, config] {
         if let Some(part) = json.f64("partial_rotary_factor")?.filter(|part| *part != 1.) {

@@ -13,7 +13,7 @@ fn rope(value: Value) -> Result<Rope, LoadError> {
 }
 
 /// One kind, its parameters, a text's length, and what the reference turns by there.
-type Case = (&'static str, Value, usize, [f32; 4], f64);
+type Case = (&'static str, Value, usize, [f64; 4], f64);
 
 /// What this prints with transformers 5.24, `n` being the length:
 /// `ROPE_INIT_FUNCTIONS[kind](LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=64, rope_parameters=parameters), "cpu", seq_len=n)`
@@ -67,7 +67,7 @@ fn every_kind_turns_as_the_reference_does() {
             let rope = rope(json!({field: parameters})).expect("understood");
             let got = rope.frequencies(tokens);
             for (got, want) in got.iter().zip(want) {
-                assert!((got - want).abs() <= 2e-7 * want, "{parameters} at {tokens}: {got} for {want}");
+                assert!((f64::from(*got) - want).abs() <= 2e-7 * want, "{parameters} at {tokens}: {got} for {want}");
             }
             assert_eq!((got.len(), rope.dim, rope.pairing), (4, 8, Pairing::Halves));
             assert!((rope.magnitude - magnitude).abs() < 1e-12, "{parameters}: {}", rope.magnitude);

@@ -7,19 +7,23 @@ use vecmill::engine::load::{LoadError, Options, load_dir};
 use vecmill::service::tokenizer::TextEncoder;
 
 /// A copy of a committed checkpoint that a test may break.
-struct Copy {
+pub struct Copy {
     dir: tempfile::TempDir,
 }
 
 impl Copy {
     fn of(name: &str) -> Self {
-        let from = tiny("bert").into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
+        Self::of_architecture("bert", name)
+    }
+
+    pub fn of_architecture(architecture: &str, name: &str) -> Self {
+        let from = tiny(architecture).into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
         let dir = tempfile::tempdir().expect("a directory");
         copy(&from, dir.path());
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -37,7 +41,7 @@ impl Copy {
     }
 
     /// Sets a field of a JSON file, by JSON pointer's parent and key.
-    fn set(&self, name: &str, field: &str, value: Value) {
+    pub fn set(&self, name: &str, field: &str, value: Value) {
         let mut json: Value = serde_json::from_slice(&self.read(name)).expect("JSON");
         let target = match field.rsplit_once('/') {
             Some((parent, _)) => json.pointer_mut(parent).expect("the field's parent"),
@@ -48,7 +52,7 @@ impl Copy {
     }
 
     /// Replaces the safetensors file by one with other tensors: `edit` sees name, dtype, shape and bytes of each.
-    fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
+    pub fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
         let bytes = self.read("model.safetensors");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
         let mut tensors = Vec::new();
@@ -61,16 +65,16 @@ impl Copy {
         self.write("model.safetensors", serialize(&tensors));
     }
 
-    fn refusal(&self, options: &Options) -> LoadError {
+    pub fn refusal(&self, options: &Options) -> LoadError {
         let loaded = load_dir(self.dir.path(), options).and_then(|loaded| TextEncoder::load(&loaded.info).map(|_| ()));
         loaded.expect_err("must be refused")
     }
 }
 
-struct Tensor {
+pub struct Tensor {
     dtype: safetensors::Dtype,
     shape: Vec<usize>,
-    data: Vec<u8>,
+    pub data: Vec<u8>,
 }
 
 fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {

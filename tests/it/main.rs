@@ -19,5 +19,6 @@ mod offline;
 mod parity;
 mod raw;
 mod readme;
+mod rotary;
 mod serve;
 mod server;
