@@ -49,15 +49,15 @@ pub fn describe(config: &Json, weights: &WeightTable) -> Result<Network, LoadErr
     Ok(Network { width, max_tokens, embeddings, layers, norm: Some(page.norm("final_norm")?), adapters: 0 })
 }
 
-/// How far a local layer sees to each side: half of the window, `local_attention`. Only the class inside transformers knows that half by the name
-/// `sliding_window`, and sets the window by it; a file that has both must mean one.
+/// How far a local layer sees to each side: half of the window, `local_attention`; or that half itself, which is called `sliding_window`. A file that
+/// has both must mean one.
 fn reach(config: &Json) -> Result<usize, LoadError> {
-    let reach = size(config, "local_attention", 128)? / 2;
+    let half = size(config, "local_attention", 128)? / 2;
     match config.usize("sliding_window")? {
-        Some(other) if other != reach || config.get("local_attention").is_none() => {
-            Err(config.refuse("sliding_window", format!("is {other}; only half of `local_attention` is read, {reach}")))
-        }
-        _ => Ok(reach),
+        None => Ok(half),
+        Some(_) if config.get("local_attention").is_none() => size(config, "sliding_window", 1),
+        Some(other) if other == half => Ok(half),
+        Some(other) => Err(config.refuse("sliding_window", format!("is {other}, but half of `local_attention` is {half}"))),
     }
 }
 

@@ -133,6 +133,19 @@ fn the_code_of_the_hub_is_known_by_its_class() {
 }
 
 #[test]
+fn the_window_of_modernbert_goes_by_two_names() {
+    let copy = Copy::of_architecture(MODERNBERT.0, MODERNBERT.1);
+    let original = Model::load(&copy.path(""));
+    let texts = [original.tokens(&"the cat sat on the mat. ".repeat(6), "")];
+    copy.set("config.json", "sliding_window", json!(4));
+    assert_eq!(original.vectors(&texts), Model::load(&copy.path("")).vectors(&texts));
+    copy.set("config.json", "local_attention", Value::Null);
+    assert_eq!(original.vectors(&texts), Model::load(&copy.path("")).vectors(&texts));
+    copy.set("config.json", "sliding_window", json!(5));
+    assert_ne!(original.vectors(&texts), Model::load(&copy.path("")).vectors(&texts));
+}
+
+#[test]
 fn nomic_files_may_have_the_keys_of_both() {
     // As nomic-embed-text-v1.5 has them by now; the shorter length is that of training.
     let copy = Copy::of_architecture(NOMIC.0, NOMIC.1);
@@ -198,7 +211,8 @@ fn differences(model: &Model, texts: &[&str], oracle: Oracle, (mean, normalize):
 /// Rounding through a few layers whose components are about 1.
 const MAX_ABS: f32 = 2e-5;
 
-/// It reads only GELU, no bias, the old keys, and the epsilon from `layer_norm_eps`, a name that no checkpoint has: so it is told.
+/// It computes GELU and no bias whatever config.json says, knows only the old keys, and takes the epsilon from `layer_norm_eps` where the reference
+/// reads `norm_eps`: so it is told.
 #[test]
 fn candle_modernbert_agrees() -> Result<()> {
     let dir = path(MODERNBERT);
