@@ -16,13 +16,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
+import adapters
 import bert
 import decoders
 import encoders
+import relative
 import rotary
+import static
 from common import close, fresh
 
-GROUPS = [bert, encoders, rotary, decoders]
+GROUPS = [bert, encoders, rotary, decoders, relative, adapters, static]
 
 
 def main(root, words):

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file, save_file as save_torch
 
 import vocab
-from common import TEXTS, edit_config, fresh, new_layout, numpy_reference, old_layout, old_rope, randomise, reference, save_model, write
+from common import TEXTS, edit_config, fresh, new_layout, numpy_reference, old_layout, old_rope, randomise, reference, save_as_named, save_model, write
 
 NOMIC = {"search_query": "search_query: ", "search_document": "search_document: "}
 GPT = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
@@ -90,7 +90,7 @@ def through_native(out, make_hub, model, layout, prompts, texts=TEXTS, **known):
     source = fresh(out.with_name("native-parts"))
     for path in out.iterdir():
         (source / path.name).write_bytes(path.read_bytes())
-    save_model(source, model)
+    save_as_named(source, model)
     layout(source)
     layout(out)
     reference(out, prompts, texts, source=source)
@@ -132,16 +132,21 @@ def nomic_v1(out):
     through_native(out, hub, model, layout, [""], TEXTS + ["z " * 22, "z cat " * 13])
 
 
-def nomic_native(out):
-    """transformers' own layout of it."""
+def nomic_native(out, save=save_model):
+    """As transformers 5 saves it: its own config.json, the hub's names."""
     size = vocab.wordpiece(out, 48)
     config = transformers.NomicBertConfig(
         vocab_size=size, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40, max_position_embeddings=48, type_vocab_size=1,
         hidden_act="gelu", rope_parameters={"rope_type": "default", "rope_theta": 50.0},
     )  # fmt: skip
-    save_model(out, randomise(transformers.NomicBertModel(config), 213), dtype=torch.bfloat16)
+    save(out, randomise(transformers.NomicBertModel(config), 213), dtype=torch.bfloat16)
     new_layout(out, 24, "mean", prompts=NOMIC, default="search_query")
     reference(out, ["", "search_query: "])
+
+
+def nomic_names(out):
+    """The same under the class's own names."""
+    nomic_native(out, save_as_named)
 
 
 def draw(seed, dtype, shapes):
@@ -432,6 +437,7 @@ def gte_base(out):
 
 
 def gte_native(out):
+    """As transformers 5 saves it: its own config.json, the hub's names; the other one has the class's own names."""
     size = vocab.unigram(out, 56, "xlmr", kind="XLMRobertaTokenizer")
     model, _ = gte(size, 32, 4, 40, 2, 1, 20.0, 8.0, 56, pad_token_id=1)
     save_model(out, randomise(model, 244))
@@ -442,7 +448,7 @@ def gte_native(out):
 def gte_native_bf16(out):
     size = vocab.wordpiece(out, 48)
     model, _ = gte(size, 24, 3, 32, 3, 0, 100.0, 1.0, 48, pad_token_id=0)
-    save_model(out, randomise(model, 245), dtype=torch.bfloat16)
+    save_as_named(out, randomise(model, 245), dtype=torch.bfloat16)
     new_layout(out, 24, "cls", normalize=False)
     reference(out)
 
@@ -478,6 +484,7 @@ MAKERS = {
     "nomic_bert/hub-v1.5": nomic_v15,
     "nomic_bert/hub-v1-f16-dynamic": nomic_v1,
     "nomic_bert/native-bf16": nomic_native,
+    "nomic_bert/native-names-bf16": nomic_names,
     "nomic_bert/hub-v2-moe": nomic_v2,
     "nomic_bert/hub-v2-moe-f16-top1": nomic_v2_f16,
     "jina_bert/old-mean-six-heads": jina_six_heads,
@@ -488,7 +495,7 @@ MAKERS = {
     "new/multilingual-f16-prefix-ntk": gte_multilingual,
     "new/base-new-cls-no-types": gte_base,
     "gte/native-ntk": gte_native,
-    "gte/native-bf16": gte_native_bf16,
+    "gte/native-names-bf16": gte_native_bf16,
     "eurobert/old-mean-prefix-gqa": eurobert_old,
     "eurobert/new-cls-bf16-biases": eurobert_new,
 }

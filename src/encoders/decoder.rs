@@ -186,10 +186,10 @@ impl<'a> Decoder<'a> {
         let p = format!("layers.{index}");
         let norm = |name: &str| self.norm(&format!("{p}.{name}"), self.width).map(Some);
         let (attention_norms, mlp_norms) = if self.sandwich {
-            let first = Norms { before: norm("input_layernorm")?, inside: norm("post_attention_layernorm")?, after: None };
-            (first, Norms { before: norm("pre_feedforward_layernorm")?, inside: norm("post_feedforward_layernorm")?, after: None })
+            let both = |before: &str, inside: &str| Ok::<_, LoadError>(Norms { before: norm(before)?, inside: norm(inside)?, ..Norms::default() });
+            (both("input_layernorm", "post_attention_layernorm")?, both("pre_feedforward_layernorm", "post_feedforward_layernorm")?)
         } else {
-            let before = |name: &str| Ok::<_, LoadError>(Norms { before: norm(name)?, ..Norms::default() });
+            let before = |name: &str| norm(name).map(|before| Norms { before, ..Norms::default() });
             (before("input_layernorm")?, before("post_attention_layernorm")?)
         };
         let linear = |name: &str, out: usize, into: usize| self.names.linear(&format!("{p}.mlp.{name}"), out, into, self.biases.mlp);
@@ -227,16 +227,6 @@ impl<'a> Decoder<'a> {
 fn refuse_other_networks(config: &Json) -> Result<(), LoadError> {
     if config.get("attn_logit_softcapping").is_some() {
         return Err(config.refuse("attn_logit_softcapping", "capped scores are not computed"));
-    }
-    let partial = |json: &Json| match json.f64("partial_rotary_factor")? {
-        Some(part) if part != 1. => Err(json.refuse("partial_rotary_factor", format!("must be 1 for this architecture, but is {part}"))),
-        _ => Ok(()),
-    };
-    partial(config)?;
-    for field in ["rope_parameters", "rope_scaling"] {
-        if let Some(map) = config.object(field)? {
-            partial(&Json::of(format!("{}: {field}", config.file()), map.clone()))?;
-        }
     }
     Ok(())
 }

@@ -2,14 +2,20 @@
 
 mod bert;
 mod decoder;
+mod eurobert;
 mod gemma;
 pub mod gguf;
+mod gte;
+mod jina_bert;
 pub mod json;
 mod llama;
+mod modernbert;
+mod nomic;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
 mod qwen;
 mod rope;
+mod rotated;
 
 use crate::network::{LoadError, Network, WeightTable};
 use json::Json;
@@ -31,19 +37,20 @@ struct Page {
 /// Checkpoints without code of their own.
 const NATIVE: &[&str] = &[""];
 
+#[rustfmt::skip]
 const PAGES: &[Page] = &[
     Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe },
+    Page { name: "modernbert", model_type: "modernbert", class_prefix: "ModernBert", code: NATIVE, describe: modernbert::describe },
+    Page { name: "nomic_bert", model_type: "nomic_bert", class_prefix: "NomicBert", code: &["", "NomicBertModel"], describe: nomic::describe },
+    Page { name: "jina_bert", model_type: "bert", class_prefix: "JinaBert", code: &["", "JinaBertModel"], describe: jina_bert::describe },
+    Page { name: "new", model_type: "new", class_prefix: "New", code: &["", "NewModel"], describe: gte::describe },
+    Page { name: "gte", model_type: "gte", class_prefix: "Gte", code: &["", "GteModel"], describe: gte::describe },
+    Page { name: "eurobert", model_type: "eurobert", class_prefix: "EuroBert", code: &["", "EuroBertModel"], describe: eurobert::describe },
     Page { name: "qwen3", model_type: "qwen3", class_prefix: "Qwen3", code: NATIVE, describe: qwen::qwen3 },
     Page { name: "qwen2", model_type: "qwen2", class_prefix: "Qwen2", code: &["", "Qwen2Model"], describe: qwen::qwen2 },
     Page { name: "mistral", model_type: "mistral", class_prefix: "Mistral", code: NATIVE, describe: llama::mistral },
     Page { name: "llama", model_type: "llama", class_prefix: "Llama", code: NATIVE, describe: llama::llama },
-    Page {
-        name: "llama_bidirec",
-        model_type: "llama_bidirec",
-        class_prefix: "LlamaBidirec",
-        code: &["", "LlamaBidirectionalModel"],
-        describe: llama::llama_bidirec,
-    },
+    Page { name: "llama_bidirec", model_type: "llama_bidirec", class_prefix: "LlamaBidirec", code: &["", "LlamaBidirectionalModel"], describe: llama::llama_bidirec },
     Page { name: "gemma3_text", model_type: "gemma3_text", class_prefix: "Gemma3", code: NATIVE, describe: gemma::gemma3 },
 ];
 

@@ -7,19 +7,23 @@ use vecmill::engine::load::{LoadError, Options, load_dir};
 use vecmill::service::tokenizer::TextEncoder;
 
 /// A copy of a committed checkpoint that a test may break.
-struct Copy {
+pub struct Copy {
     dir: tempfile::TempDir,
 }
 
 impl Copy {
     fn of(name: &str) -> Self {
-        let from = tiny("bert").into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
+        Self::of_architecture("bert", name)
+    }
+
+    pub fn of_architecture(architecture: &str, name: &str) -> Self {
+        let from = tiny(architecture).into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
         let dir = tempfile::tempdir().expect("a directory");
         copy(&from, dir.path());
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -37,7 +41,7 @@ impl Copy {
     }
 
     /// Sets a field of a JSON file, by JSON pointer's parent and key.
-    fn set(&self, name: &str, field: &str, value: Value) {
+    pub fn set(&self, name: &str, field: &str, value: Value) {
         let mut json: Value = serde_json::from_slice(&self.read(name)).expect("JSON");
         let target = match field.rsplit_once('/') {
             Some((parent, _)) => json.pointer_mut(parent).expect("the field's parent"),
@@ -48,7 +52,7 @@ impl Copy {
     }
 
     /// Replaces the safetensors file by one with other tensors: `edit` sees name, dtype, shape and bytes of each.
-    fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
+    pub fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
         let bytes = self.read("model.safetensors");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
         let mut tensors = Vec::new();
@@ -61,16 +65,16 @@ impl Copy {
         self.write("model.safetensors", serialize(&tensors));
     }
 
-    fn refusal(&self, options: &Options) -> LoadError {
+    pub fn refusal(&self, options: &Options) -> LoadError {
         let loaded = load_dir(self.dir.path(), options).and_then(|loaded| TextEncoder::load(&loaded.info).map(|_| ()));
         loaded.expect_err("must be refused")
     }
 }
 
-struct Tensor {
+pub struct Tensor {
     dtype: safetensors::Dtype,
     shape: Vec<usize>,
-    data: Vec<u8>,
+    pub data: Vec<u8>,
 }
 
 fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
@@ -116,12 +120,14 @@ fn config_json_means_another_network() {
     const FILE: &str = "config.json";
     refused_field(FILE, "model_type", json!("roberta_of_mars"), &["roberta_of_mars", "bert"]);
     refused_field(FILE, "model_type", json!(7), &["string"]);
-    refused_field(FILE, "architectures", json!(["JinaBertModel"]), &["JinaBertModel"]);
+    refused_field(FILE, "architectures", json!(["JinaEmbeddingsModel"]), &["JinaEmbeddingsModel"]);
+    refused(&["config.json", "position_embedding_type", "alibi"], |copy| copy.set(FILE, "architectures", json!(["JinaBertModel"])));
     refused_field(FILE, "auto_map", json!({"AutoModel": "evil.Model"}), &["own code"]);
     refused_field(FILE, "quantization_config", json!({"bits": 4}), &[]);
     refused_field(FILE, "num_attention_heads", json!(3), &["divide", "16"]);
     refused_field(FILE, "num_attention_heads", json!(0), &["at least 1"]);
     refused_field(FILE, "hidden_size", json!(-16), &["whole number"]);
+    refused_field(FILE, "hidden_size", json!(1u64 << 40), &["at most"]);
     refused_field(FILE, "hidden_size", json!(16.5), &["whole number"]);
     refused_field(FILE, "hidden_act", json!("gelu_10"), &["gelu_10"]);
     refused_field(FILE, "position_embedding_type", json!("relative_key"), &["relative_key"]);
@@ -148,7 +154,7 @@ fn config_json_does_not_fit_the_weights() {
         ("intermediate_size", 25, "encoder.layer.0.intermediate.dense.weight"),
         ("num_hidden_layers", 3, "encoder.layer.2.attention.self.query.weight"),
         ("num_hidden_layers", usize::MAX >> 1, "encoder.layer.2.attention.self.query.weight"),
-        ("hidden_size", 1 << 40, "embeddings.word_embeddings.weight"),
+        ("hidden_size", 1 << 30, "embeddings.word_embeddings.weight"),
     ] {
         refused(&[file, tensor], |copy| copy.set("config.json", field, json!(value)));
     }

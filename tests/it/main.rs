@@ -21,5 +21,6 @@ mod offline;
 mod parity;
 mod raw;
 mod readme;
+mod rotary;
 mod serve;
 mod server;

@@ -4,7 +4,7 @@
 use super::translate::{self, Dimensions};
 use super::{Described, Gguf};
 use crate::encoders::json::Json;
-use crate::encoders::{bert, gemma, llama, qwen};
+use crate::encoders::{bert, gemma, llama, nomic, qwen};
 use crate::network::{LoadError, Network, WeightTable};
 
 /// One value of `general.architecture`.
@@ -106,6 +106,34 @@ const ALL: &[Architecture] = &[
             ("ffn_up", "intermediate.dense"),
             ("ffn_down", "output.dense"),
             ("layer_output_norm", "output.LayerNorm"),
+        ],
+    },
+    Architecture {
+        name: "nomic-bert",
+        describe: nomic::describe,
+        causal: false,
+        fields: &[
+            ("embedding_length", "n_embd"),
+            ("block_count", "n_layer"),
+            ("context_length", "n_positions"),
+            ("feed_forward_length", "n_inner"),
+            ("attention.head_count", "n_head"),
+            ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+            ("rope.freq_base", "rotary_emb_base"),
+        ],
+        optional: 0,
+        fixed: r#"{"activation_function": "swiglu", "rotary_emb_fraction": 1.0, "mlp_fc1_bias": false, "mlp_fc2_bias": false, "qkv_proj_bias": false}"#,
+        sizes: &[(Dimensions::Rows("token_embd.weight"), "vocab_size"), (Dimensions::Rows("token_types.weight"), "type_vocab_size")],
+        tensors: &[("token_embd", "embeddings.word_embeddings"), ("token_types", "embeddings.token_type_embeddings"), ("token_embd_norm", "emb_ln")],
+        layer: "encoder.layers",
+        in_layer: &[
+            ("attn_qkv", "attn.Wqkv"),
+            ("attn_output", "attn.out_proj"),
+            ("attn_output_norm", "norm1"),
+            ("ffn_up", "mlp.fc11"),
+            ("ffn_gate", "mlp.fc12"),
+            ("ffn_down", "mlp.fc2"),
+            ("layer_output_norm", "norm2"),
         ],
     },
     QWEN3,
