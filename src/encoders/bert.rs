@@ -1,7 +1,7 @@
 //! BERT (Devlin et al. 2018): the network that transformers calls `BertModel`, without its pooler, which sentence-transformers does not use.
 
 use super::json::Json;
-use super::parts::{Names, activation, eps, heads, layers, only_word, refuse_switch, size};
+use super::parts::{Names, activation, eps, heads, only_word, refuse_switch, size};
 use crate::network::{
     Activation, Attention, Embeddings, Layer, LoadError, Mask, Mlp, Network, Norms, PositionBias, Positions, TokenTable, WeightTable,
 };
@@ -30,7 +30,8 @@ pub fn describe(config: &Json, weights: &WeightTable) -> Result<Network, LoadErr
         norm: Some(names.layer_norm("embeddings.LayerNorm", width, page.eps)?),
         projection: None,
     };
-    let layers = (0..layers(config, "num_hidden_layers", 12)?).map(|index| page.layer(index).map(Arc::new)).collect::<Result<_, _>>()?;
+    let layers = config.usize("num_hidden_layers")?.unwrap_or(12);
+    let layers = (0..layers).map(|index| page.layer(index).map(Arc::new)).collect::<Result<_, _>>()?;
     Ok(Network { width, max_tokens: positions.max_tokens(), embeddings, layers, norm: None, adapters: 0 })
 }
 

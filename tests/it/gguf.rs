@@ -154,7 +154,7 @@ fn metadata_that_is_missing_or_not_understood_is_named() {
         ("bert-f32.gguf", ("bert.block_count", None), "is missing"),
         ("bert-f32.gguf", ("bert.context_length", None), "is missing"),
         ("bert-f32.gguf", is("bert.context_length", U32(2)), "tokens only"),
-        ("bert-f32.gguf", is("bert.block_count", U32(u32::MAX)), "at most"),
+        ("qwen3-q8_0.gguf", is("qwen3.block_count", U32(u32::MAX)), "at most"),
         ("bert-f32.gguf", is("bert.block_count", text("two")), "whole number"),
         ("bert-f32.gguf", is("bert.attention.head_count", U32(3)), "do not divide"),
         ("bert-f32.gguf", is("bert.attention.head_count", Array(vec![U32(2), U32(4)])), "layer to layer"),
