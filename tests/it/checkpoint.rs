@@ -300,6 +300,14 @@ fn settings_of_the_tokenizer_config_win_over_the_tokenizer_file() {
             assert_eq!(Model::load(copy.dir.path()).tokens("CAT", "").ids[1], unknown, "{architecture}");
         }
     }
+    // RoBERTa's; the ids are the reference's.
+    for class in [json!("RobertaTokenizerFast"), Value::Null] {
+        let copy = Copy::of_architecture("roberta", "old-cls-prefix");
+        copy.set("tokenizer_config.json", "tokenizer_class", class);
+        assert_eq!(Model::load(copy.dir.path()).tokens("The CAT", "").ids, [0, 316, 225, 39, 37, 56, 2]);
+        copy.set("tokenizer_config.json", "add_prefix_space", json!(true));
+        assert_eq!(Model::load(copy.dir.path()).tokens("The CAT", "").ids, [0, 225, 316, 225, 39, 37, 56, 2]);
+    }
 }
 
 #[test]
