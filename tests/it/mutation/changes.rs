@@ -1,7 +1,7 @@
 //! All the ways in which a description can be wrong, one at a time: each word that it has is left out, or replaced by another.
 
 use super::edits::{
-    LAYER_NORMS, LINEARS, NORM_CHANGES, OUTER_NORMS, fewer_dimensions, halve_heads, joined, key_bias_cancels, moves_rows, other_scale, put_after,
+    LAYER_NORMS, LINEARS, NORM_CHANGES, OUTER_NORMS, fewer_dimensions, halve_heads, joined, key_shift_cancels, moves_rows, other_scale, put_after,
     scale_all, shift_positions, turn_key_heads, with_distances, with_rope,
 };
 use std::sync::Arc;
@@ -198,7 +198,10 @@ impl All<'_> {
                 self.outer(kind, place, |network| norm(network).is_some_and(change));
             }
             for (place, norm) in LAYER_NORMS {
-                self.layers(kind, place, |layer| norm(layer).is_some_and(change));
+                self.layers(kind, place, |layer| {
+                    let cancels = (kind, place) == ("norm bias left out", "of keys") && key_shift_cancels(&layer.attention);
+                    !cancels && norm(layer).is_some_and(change)
+                });
             }
             self.layers(kind, "of distances", |layer| with_distances(layer, |about| about.norm.as_mut().is_some_and(change)));
         }
@@ -225,7 +228,7 @@ impl All<'_> {
     fn biases(&mut self) {
         for (kind, linear) in LINEARS {
             self.layers(kind, "", |layer| {
-                let cancels = kind == "key bias left out" && key_bias_cancels(&layer.attention);
+                let cancels = kind == "key bias left out" && layer.attention.qk_norm.is_none() && key_shift_cancels(&layer.attention);
                 !cancels && linear(layer).is_some_and(|linear| linear.bias.take().is_some())
             });
             self.layers("adapter scale", kind, |layer| linear(layer).is_some_and(|linear| other_scale(&mut linear.adapters)));

@@ -92,11 +92,11 @@ pub fn shift_positions(network: &mut Network, by: isize) -> bool {
     true
 }
 
-/// `q . (k + b)` is `q . k` and something that is the same for all keys, which the softmax takes away. Not so where `k + b` is normed or turned, or met
-/// by vectors per distance.
-pub fn key_bias_cancels(attention: &Attention) -> bool {
+/// `q . (k + b)` is `q . k` and something that is the same for all keys, which the softmax takes away. Not so where keys are turned, or met by vectors
+/// per distance.
+pub fn key_shift_cancels(attention: &Attention) -> bool {
     let met_by_distances = matches!(&attention.bias, PositionBias::Disentangled(about) if about.query.is_some());
-    attention.rope.is_none() && attention.qk_norm.is_none() && !met_by_distances
+    attention.rope.is_none() && !met_by_distances
 }
 
 /// Half as many heads, twice as wide, where nothing else counts them.
