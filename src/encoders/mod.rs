@@ -1,9 +1,15 @@
 //! One page per architecture: `config.json` and the checkpoint's names -> a `Network`. Computes nothing, knows no batch, device or pooling.
 
+mod albert;
 mod bert;
+mod distilbert;
+mod electra;
 pub mod json;
+mod mpnet;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
+mod postnorm;
+mod roberta;
 #[allow(dead_code, reason = "the pages that need it arrive one by one")]
 mod rope;
 
@@ -27,7 +33,17 @@ struct Page {
 /// Checkpoints without code of their own.
 const NATIVE: &[&str] = &[""];
 
-const PAGES: &[Page] = &[Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe }];
+#[rustfmt::skip]
+const PAGES: &[Page] = &[
+    Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe },
+    Page { name: "roberta", model_type: "roberta", class_prefix: "Roberta", code: NATIVE, describe: roberta::describe },
+    Page { name: "xlm-roberta", model_type: "xlm-roberta", class_prefix: "XLMRoberta", code: NATIVE, describe: roberta::describe_multilingual },
+    Page { name: "camembert", model_type: "camembert", class_prefix: "Camembert", code: NATIVE, describe: roberta::describe_multilingual },
+    Page { name: "distilbert", model_type: "distilbert", class_prefix: "DistilBert", code: NATIVE, describe: distilbert::describe },
+    Page { name: "mpnet", model_type: "mpnet", class_prefix: "MPNet", code: NATIVE, describe: mpnet::describe },
+    Page { name: "electra", model_type: "electra", class_prefix: "Electra", code: NATIVE, describe: electra::describe },
+    Page { name: "albert", model_type: "albert", class_prefix: "Albert", code: NATIVE, describe: albert::describe },
+];
 
 /// The architectures that can be loaded; the parity test has checkpoints for each.
 pub fn architectures() -> impl Iterator<Item = &'static str> {

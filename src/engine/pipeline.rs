@@ -101,6 +101,11 @@ impl Pipeline {
         }
     }
 
+    /// The description, where it is kept: where the encoder does not compute in f32.
+    pub fn description(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
     /// Size of the vectors.
     pub fn dim(&self) -> usize {
         self.stages.dim
@@ -126,8 +131,15 @@ impl Pipeline {
         if batch.texts() == 0 {
             return Ok(Vec::new());
         }
-        let hidden = encoder(batch)?;
-        let mut rows = self.stages.pooling.pool(&hidden, batch);
+        self.finish(&encoder(batch)?, batch)
+    }
+
+    /// What follows the encoder: from its hidden states, `[T, C]` row-major, to the vectors of the batch.
+    ///
+    /// # Errors
+    /// A stage that fails.
+    pub fn finish(&self, hidden: &[f32], batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        let mut rows = self.stages.pooling.pool(hidden, batch);
         for stage in &self.stages.rest {
             rows = match stage {
                 Stage::Dense(dense) => dense.forward(rows)?,

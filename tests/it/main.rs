@@ -4,20 +4,24 @@ mod abuse;
 mod checkpoint;
 mod contract;
 mod corpus;
+mod damage;
 mod drawn;
 mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;
 mod fakemodel;
+mod forms;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_remote;
 mod law;
 mod models;
+mod mutation;
 mod offline;
 mod parity;
 mod raw;
 mod readme;
+mod regressions;
 mod serve;
 mod server;
