@@ -48,11 +48,12 @@ pub struct Layer {
 }
 
 /// Where the norms of a part `f` stand: `x = after(x + inside(f(before(x))))`. Only `after`: post-norm (Vaswani et al. 2017); only `before`:
-/// pre-norm; `before` and `inside`: sandwich.
+/// pre-norm; `before` and `inside`: sandwich. With `nested` the residual is added once more: `x = after(x + nested(x + inside(f(before(x)))))`.
 #[derive(Debug, Clone, Default)]
 pub struct Norms {
     pub before: Option<Norm>,
     pub inside: Option<Norm>,
+    pub nested: Option<Norm>,
     pub after: Option<Norm>,
 }
 

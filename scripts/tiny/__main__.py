@@ -16,11 +16,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
+import adapters
 import bert
+import decoders
 import encoders
+import relative
+import rotary
+import static
 from common import close, fresh
 
-GROUPS = [bert, encoders]
+GROUPS = [bert, encoders, rotary, decoders, relative, adapters, static]
 
 
 def main(root, words):

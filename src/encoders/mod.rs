@@ -4,14 +4,18 @@ mod albert;
 mod bert;
 mod distilbert;
 mod electra;
+mod eurobert;
+mod gte;
+mod jina_bert;
 pub mod json;
+mod modernbert;
 mod mpnet;
-#[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
+mod nomic;
 mod parts;
 mod postnorm;
 mod roberta;
-#[allow(dead_code, reason = "the pages that need it arrive one by one")]
 mod rope;
+mod rotated;
 
 use crate::network::{LoadError, Network, WeightTable};
 use json::Json;
@@ -43,6 +47,12 @@ const PAGES: &[Page] = &[
     Page { name: "mpnet", model_type: "mpnet", class_prefix: "MPNet", code: NATIVE, describe: mpnet::describe },
     Page { name: "electra", model_type: "electra", class_prefix: "Electra", code: NATIVE, describe: electra::describe },
     Page { name: "albert", model_type: "albert", class_prefix: "Albert", code: NATIVE, describe: albert::describe },
+    Page { name: "modernbert", model_type: "modernbert", class_prefix: "ModernBert", code: NATIVE, describe: modernbert::describe },
+    Page { name: "nomic_bert", model_type: "nomic_bert", class_prefix: "NomicBert", code: &["", "NomicBertModel"], describe: nomic::describe },
+    Page { name: "jina_bert", model_type: "bert", class_prefix: "JinaBert", code: &["", "JinaBertModel"], describe: jina_bert::describe },
+    Page { name: "new", model_type: "new", class_prefix: "New", code: &["", "NewModel"], describe: gte::describe },
+    Page { name: "gte", model_type: "gte", class_prefix: "Gte", code: &["", "GteModel"], describe: gte::describe },
+    Page { name: "eurobert", model_type: "eurobert", class_prefix: "EuroBert", code: &["", "EuroBertModel"], describe: eurobert::describe },
 ];
 
 /// The architectures that can be loaded; the parity test has checkpoints for each.

@@ -11,12 +11,14 @@ fn config_json_means_another_network() {
     const FILE: &str = "config.json";
     refused_field(FILE, "model_type", json!("roberta_of_mars"), &["roberta_of_mars", "bert"]);
     refused_field(FILE, "model_type", json!(7), &["string"]);
-    refused_field(FILE, "architectures", json!(["JinaBertModel"]), &["JinaBertModel"]);
+    refused_field(FILE, "architectures", json!(["JinaEmbeddingsModel"]), &["JinaEmbeddingsModel"]);
+    refused(&["config.json", "position_embedding_type", "alibi"], |copy| copy.set(FILE, "architectures", json!(["JinaBertModel"])));
     refused_field(FILE, "auto_map", json!({"AutoModel": "evil.Model"}), &["own code"]);
     refused_field(FILE, "quantization_config", json!({"bits": 4}), &[]);
     refused_field(FILE, "num_attention_heads", json!(3), &["divide", "16"]);
     refused_field(FILE, "num_attention_heads", json!(0), &["at least 1"]);
     refused_field(FILE, "hidden_size", json!(-16), &["whole number"]);
+    refused_field(FILE, "hidden_size", json!(1u64 << 40), &["at most"]);
     refused_field(FILE, "hidden_size", json!(16.5), &["whole number"]);
     refused_field(FILE, "hidden_act", json!("gelu_10"), &["gelu_10"]);
     refused_field(FILE, "position_embedding_type", json!("relative_key"), &["relative_key"]);
@@ -43,7 +45,7 @@ fn config_json_does_not_fit_the_weights() {
         ("intermediate_size", 25, "encoder.layer.0.intermediate.dense.weight"),
         ("num_hidden_layers", 3, "encoder.layer.2.attention.self.query.weight"),
         ("num_hidden_layers", usize::MAX >> 1, "encoder.layer.2.attention.self.query.weight"),
-        ("hidden_size", 1 << 40, "embeddings.word_embeddings.weight"),
+        ("hidden_size", 1 << 30, "embeddings.word_embeddings.weight"),
     ] {
         refused(&[file, tensor], |copy| copy.set("config.json", field, json!(value)));
     }

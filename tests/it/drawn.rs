@@ -20,6 +20,7 @@ pub const WORDS: &[&str] = &[
     "norm without bias",
     "norms before",
     "norms inside",
+    "norms nested",
     "norms after",
     "final norm",
     "positions",
@@ -160,10 +161,11 @@ impl Draw {
         let mut norms = Norms {
             before: self.maybe_norm("norms before", width)?,
             inside: self.maybe_norm("norms inside", width)?,
+            nested: if self.met("norms nested", 5) { Some(self.norm(width)?) } else { None },
             after: self.maybe_norm("norms after", width)?,
         };
         // Without any, numbers would grow from layer to layer until rounding decided the softmax.
-        if norms.before.is_none() && norms.inside.is_none() && norms.after.is_none() {
+        if norms.before.is_none() && norms.inside.is_none() && norms.nested.is_none() && norms.after.is_none() {
             self.word("norms after");
             norms.after = Some(self.norm(width)?);
         }

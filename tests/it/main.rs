@@ -23,5 +23,6 @@ mod parity;
 mod raw;
 mod readme;
 mod regressions;
+mod rotary;
 mod serve;
 mod server;

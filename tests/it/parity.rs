@@ -199,7 +199,8 @@ fn candle_bert_model_agrees_before_pooling() -> candle_core::Result<()> {
 /// Half precision is something the operator turned on: near the reference, and the f32 it can fall back to is the f32 that is served elsewhere.
 #[test]
 fn half_precision_is_near_and_can_be_computed_again_in_f32() {
-    for dtype in [DType::Bf16, DType::F16] {
+    // These networks have random weights, which amplify rounding: the reference itself, run in bf16, is at 0.9988 on one of them.
+    for (dtype, least) in [(DType::Bf16, 0.998), (DType::F16, 0.9999)] {
         for dir in vecmill::encoders::architectures().flat_map(tiny) {
             let exact = Model::load(&dir);
             let texts = ["the cat sat on the mat.", "a", "hello world"].map(|text| exact.tokens(text, ""));
@@ -213,7 +214,7 @@ fn half_precision_is_near_and_can_be_computed_again_in_f32() {
             for ((want, again), near) in exact.vectors(&texts).iter().zip(again.chunks_exact(dim)).zip(near.chunks_exact(dim)) {
                 assert!(max_abs_diff(want, again) <= TINY_MAX_ABS, "computed again, it is off by {}", max_abs_diff(want, again));
                 assert!(want != near, "{dtype} computes in f32");
-                assert!(cosine(want, near) > 0.999, "{dtype} {}: cosine {}", dir.display(), cosine(want, near));
+                assert!(cosine(want, near) > least, "{dtype} {}: cosine {}", dir.display(), cosine(want, near));
             }
         }
     }
