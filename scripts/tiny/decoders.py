@@ -5,7 +5,7 @@ import transformers
 from sentence_transformers.base.modules import Dense
 
 import vocab
-from common import TEXTS, edit_config, fresh, new_layout, old_layout, old_rope, randomise, reference, save_model
+from common import edit_config, fresh, new_layout, old_layout, old_rope, randomise, reference, save_model
 
 QWEN_FIRST = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 QWEN = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
