@@ -139,4 +139,9 @@ impl Network {
     pub fn vocabulary(&self) -> usize {
         self.embeddings.tokens.vocabulary()
     }
+
+    /// True if it is nothing but its token table: no token knows of another, nor of its place.
+    pub fn is_table(&self) -> bool {
+        self.layers.is_empty() && self.embeddings.positions.is_none() && self.embeddings.norm.is_none() && self.norm.is_none()
+    }
 }

@@ -6,6 +6,7 @@ pub mod json;
 mod parts;
 #[allow(dead_code, reason = "the pages that need it arrive one by one")]
 mod rope;
+mod static_embedding;
 
 use crate::network::{LoadError, Network, WeightTable};
 use json::Json;
@@ -27,7 +28,11 @@ struct Page {
 /// Checkpoints without code of their own.
 const NATIVE: &[&str] = &[""];
 
-const PAGES: &[Page] = &[Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe }];
+const PAGES: &[Page] = &[Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe }, STATIC];
+
+/// Also what sentence-transformers' StaticEmbedding module holds, which needs no config.json.
+const STATIC: Page =
+    Page { name: "static_embedding", model_type: "model2vec", class_prefix: "StaticModel", code: NATIVE, describe: static_embedding::describe };
 
 /// The architectures that can be loaded; the parity test has checkpoints for each.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
@@ -39,11 +44,21 @@ pub fn architectures() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// An architecture without a page, a field that is missing or not understood, a tensor that is missing or has another shape.
 pub fn describe(config: &Json, weights: &WeightTable) -> Result<(&'static str, Network), LoadError> {
-    let page = page_of(config)?;
+    let untyped = config.get("model_type").is_none() && config.get("architectures").is_none();
+    // The oldest model2vec checkpoints say nothing of their kind but by the name of their only tensor.
+    let page = if untyped && weights.has("embeddings") { &STATIC } else { page_of(config)? };
     if config.get("quantization_config").is_some() {
         return Err(config.refuse("quantization_config", "quantised checkpoints are not read"));
     }
     Ok((page.name, (page.describe)(config, weights)?))
+}
+
+/// Describes a table of static embeddings, which needs no config.json, and names its architecture.
+///
+/// # Errors
+/// Tensors that are missing, do not fit each other or are not understood.
+pub fn describe_table(weights: &WeightTable) -> Result<(&'static str, Network), LoadError> {
+    Ok((STATIC.name, static_embedding::table(weights)?))
 }
 
 /// The page for a config.json: by its type, its class, and the class of the code that it brings.

@@ -1,7 +1,7 @@
 //! Names, prompts and sizes: what a client may ask of a model.
 
 use super::*;
-use crate::engine::load::{DType, Device};
+use crate::engine::load::{DType, Device, TextRules};
 
 fn model(settings: Settings) -> Model {
     Model::new("owner/name".to_owned(), None, settings)
@@ -23,7 +23,7 @@ fn described(prompts: &[(&str, &str)]) -> ModelInfo {
         dtype: DType::F32,
         weight_bytes: 0,
         tokenizer_dir: ".".into(),
-        do_lower_case: false,
+        text: TextRules::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What clients and operators may know of a loaded model: sizes, limits, prompts.
 
-use super::transformer::{Limits, Transformer};
+use super::transformer::Limits;
 use crate::encoders::json::{Json, short};
 use crate::engine::pipeline::Pipeline;
 use crate::kernels::device::Device;
@@ -38,8 +38,27 @@ pub struct ModelInfo {
     pub weight_bytes: usize,
     /// The directory with the tokenizer's files.
     pub tokenizer_dir: PathBuf,
+    pub text: TextRules,
+}
+
+/// How a text becomes ids, beside what the tokenizer's own file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextRules {
     /// Lowercase the text before the tokenizer's own normalisation.
     pub do_lower_case: bool,
+    /// Put the tokenizer's special tokens around a text.
+    pub special_tokens: bool,
+    /// Leave out tokens that the vocabulary does not know.
+    pub drop_unknown: bool,
+    /// Look at no more characters of a text than `max_tokens` tokens of the vocabulary's median length have.
+    pub bounded_characters: bool,
+}
+
+impl Default for TextRules {
+    /// What every transformer asks for.
+    fn default() -> Self {
+        Self { do_lower_case: false, special_tokens: true, drop_unknown: false, bounded_characters: false }
+    }
 }
 
 /// What is known before the pipeline is built.
@@ -48,12 +67,13 @@ pub struct About {
     pub hidden_size: usize,
     pub vocabulary: usize,
     pub limits: Limits,
+    pub text: TextRules,
     pub device: Device,
     pub dtype: DType,
 }
 
 /// Completes the facts from the files.
-pub fn read(root: &Path, encoder: &Path, config: &Json, own: &Transformer, pipeline: &Pipeline, about: About) -> Result<ModelInfo, LoadError> {
+pub fn read(root: &Path, encoder: &Path, config: &Json, pipeline: &Pipeline, about: About) -> Result<ModelInfo, LoadError> {
     let (prompts, default_prompt_name) = prompts(root)?;
     Ok(ModelInfo {
         architecture: about.architecture,
@@ -70,7 +90,7 @@ pub fn read(root: &Path, encoder: &Path, config: &Json, own: &Transformer, pipel
         dtype: about.dtype,
         weight_bytes: pipeline.weight_bytes(),
         tokenizer_dir: encoder.to_owned(),
-        do_lower_case: own.do_lower_case,
+        text: about.text,
     })
 }
 
