@@ -11,7 +11,7 @@ mod rope;
 mod weight;
 
 pub use attention::{Attention, Disentangled, Mask, PositionBias, QkNorm};
-pub use embeddings::{Embeddings, Positions, TokenTable};
+pub use embeddings::{Embeddings, Positions, Projection, RowDelta, TokenTable};
 pub use fault::LoadError;
 pub use mlp::{Activation, Expert, Experts, Mlp};
 pub use rope::{Frequencies, Pairing, Rope};
