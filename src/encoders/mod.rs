@@ -1,12 +1,14 @@
 //! One page per architecture: `config.json` and the checkpoint's names -> a `Network`. Computes nothing, knows no batch, device or pooling.
 
 mod bert;
+mod deberta_v2;
 pub mod json;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
 #[allow(dead_code, reason = "the pages that need it arrive one by one")]
 mod rope;
 mod static_embedding;
+mod t5;
 
 use crate::network::{LoadError, Network, WeightTable};
 use json::Json;
@@ -28,15 +30,22 @@ struct Page {
 /// Checkpoints without code of their own.
 const NATIVE: &[&str] = &[""];
 
-const PAGES: &[Page] = &[Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe }, STATIC];
+const PAGES: &[Page] = &[
+    Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe },
+    Page { name: "t5", model_type: "t5", class_prefix: "T5", code: NATIVE, describe: t5::describe },
+    Page { name: "t5", model_type: "mt5", class_prefix: "MT5", code: NATIVE, describe: t5::describe_mt5 },
+    Page { name: "deberta-v2", model_type: "deberta-v2", class_prefix: "DebertaV2", code: NATIVE, describe: deberta_v2::describe },
+    STATIC,
+];
 
 /// Also what sentence-transformers' StaticEmbedding module holds, which needs no config.json.
 const STATIC: Page =
     Page { name: "static_embedding", model_type: "model2vec", class_prefix: "StaticModel", code: NATIVE, describe: static_embedding::describe };
 
-/// The architectures that can be loaded; the parity test has checkpoints for each.
+/// The architectures that can be loaded, each once; the parity test has checkpoints for each.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
-    PAGES.iter().map(|page| page.name)
+    let first = |(index, page): &(usize, &Page)| PAGES[..*index].iter().all(|other| other.name != page.name);
+    PAGES.iter().enumerate().filter(first).map(|(_, page)| page.name)
 }
 
 /// Describes the network of a checkpoint and names its architecture.
