@@ -2,6 +2,7 @@
 
 mod bert;
 mod deberta_v2;
+mod jina_v3;
 pub mod json;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
@@ -35,8 +36,18 @@ const PAGES: &[Page] = &[
     Page { name: "t5", model_type: "t5", class_prefix: "T5", code: NATIVE, describe: t5::describe },
     Page { name: "t5", model_type: "mt5", class_prefix: "MT5", code: NATIVE, describe: t5::describe_mt5 },
     Page { name: "deberta-v2", model_type: "deberta-v2", class_prefix: "DebertaV2", code: NATIVE, describe: deberta_v2::describe },
+    JINA_V3,
+    Page { model_type: "xlm-roberta", class_prefix: "XLMRoberta", code: &["XLMRobertaLoRA"], describe: jina_v3::describe_hub, ..JINA_V3 },
     STATIC,
 ];
+
+const JINA_V3: Page = Page {
+    name: "jina_embeddings_v3",
+    model_type: "jina_embeddings_v3",
+    class_prefix: "JinaEmbeddingsV3",
+    code: NATIVE,
+    describe: jina_v3::describe,
+};
 
 /// Also what sentence-transformers' StaticEmbedding module holds, which needs no config.json.
 const STATIC: Page =

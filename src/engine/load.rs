@@ -90,7 +90,16 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let Encoder { architecture, config, network, stages, limits, text } = encoder;
     let device = options.device.unwrap_or_else(Device::best);
     let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
-    let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, text, device, dtype: place.dtype };
+    let about = info::About {
+        architecture,
+        hidden_size: network.width,
+        vocabulary: network.vocabulary(),
+        adapters: network.adapters,
+        limits,
+        text,
+        device,
+        dtype: place.dtype,
+    };
     let pipeline = Pipeline::new(network, stages, &place)?;
     let info = info::read(root, encoder_dir, &config, &pipeline, about)?;
     Ok(Loaded { pipeline, info })
@@ -116,6 +125,9 @@ impl Encoder {
         if modules.is_none() && network.is_table() {
             let (limits, text, stages) = table::alone(&config, &network, options.max_tokens)?;
             return Ok(Self { architecture, config, network, stages, limits, text });
+        }
+        if let Some(modules) = modules.filter(|modules| modules.takes_task && network.adapters == 0) {
+            return Err(LoadError::file(&modules.file, "begins with the model's own code (`custom_st.Transformer`), which is not run"));
         }
         let stages = match modules {
             Some(modules) => modules.stages(network.width)?,

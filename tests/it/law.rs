@@ -80,7 +80,7 @@ fn a_batch_equals_its_texts_alone_for_every_checkpoint() {
         let info = &model.loaded.info;
         // A table of static embeddings sets no end to a text.
         let longest = info.max_tokens.min(600);
-        let outcome = runner(40).run(&texts(info.vocabulary, longest, 0), |texts| {
+        let outcome = runner(40).run(&texts(info.vocabulary, longest, info.adapters.len()), |texts| {
             for (text, vector) in texts.iter().zip(model.vectors(&texts)) {
                 compare(&vector, &model.vectors(std::slice::from_ref(text))[0], MAX_ABS, &worst)?;
             }

@@ -123,6 +123,9 @@ struct Case {
     prompt: String,
     ids: Vec<u32>,
     prompt_len: usize,
+    /// Name of the task whose deltas it is computed with.
+    #[serde(default)]
+    adapter: Option<String>,
 }
 
 /// Largest difference allowed to the reference's components, whose size is about 1: f32 rounding through two layers, with room.
@@ -140,7 +143,11 @@ fn every_small_checkpoint_equals_the_reference() {
             let info = &model.loaded.info;
             let max_tokens = if reference.max_tokens == 0 { info.position_limit } else { reference.max_tokens };
             assert_eq!((info.max_tokens, info.dimensions, info.architecture), (max_tokens, reference.dim, architecture), "{}", dir.display());
-            let texts: Vec<_> = reference.cases.iter().map(|case| model.tokens(&case.text, &case.prompt)).collect();
+            let tokens = |case: &Case| {
+                let adapter = case.adapter.as_ref().map(|name| info.adapters[name]);
+                Tokens { adapter, ..model.tokens(&case.text, &case.prompt) }
+            };
+            let texts: Vec<_> = reference.cases.iter().map(tokens).collect();
             for (case, tokens) in reference.cases.iter().zip(&texts) {
                 assert_eq!((&tokens.ids, tokens.prompt_len), (&case.ids, case.prompt_len), "{}: {:?} {:?}", dir.display(), case.prompt, case.text);
             }

@@ -16,12 +16,16 @@ pub struct Modules {
     pub encoder: PathBuf,
     /// The first module is a StaticEmbedding: a table without anything else, which averages by itself.
     pub table: bool,
-    file: String,
+    /// The first module is code of the checkpoint that takes a task: Jina's, which chooses a set of deltas by it.
+    pub takes_task: bool,
+    /// The file's name in messages.
+    pub file: String,
     rest: Vec<Module>,
 }
 
 struct Module {
     kind: Kind,
+    takes_task: bool,
     dir: PathBuf,
 }
 
@@ -83,21 +87,24 @@ pub fn read(root: &Path) -> Result<Option<Modules>, LoadError> {
         return Err(LoadError::file(file, "lists no module"));
     }
     let first = modules.remove(0);
-    Ok(Some(Modules { encoder: first.dir, table: first.kind == Kind::StaticEmbedding, file, rest: modules }))
+    Ok(Some(Modules { encoder: first.dir, table: first.kind == Kind::StaticEmbedding, takes_task: first.takes_task, file, rest: modules }))
 }
 
 fn module(root: &Path, json: &Json) -> Result<Module, LoadError> {
     json.only(&["idx", "name", "path", "type", "kwargs"])?;
     let class = json.str("type")?.ok_or_else(|| json.refuse("type", "is missing"))?;
-    let kind = Kind::of(class).ok_or_else(|| json.refuse("type", format!("`{class}` is not a module that is run")))?;
-    if json.list("kwargs")?.is_some_and(|kwargs| !kwargs.is_empty()) {
+    let kwargs = json.list("kwargs")?.unwrap_or_default();
+    let takes_task = class == "custom_st.Transformer" && kwargs == ["task"];
+    let kind = if takes_task { Some(Kind::Transformer) } else { Kind::of(class) };
+    let kind = kind.ok_or_else(|| json.refuse("type", format!("`{class}` is not a module that is run")))?;
+    if !(kwargs.is_empty() || takes_task) {
         return Err(json.refuse("kwargs", "arguments at run time are not understood"));
     }
     let path = json.str("path")?.unwrap_or_default();
     if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(json.refuse("path", format!("`{path}` leaves the model's folder")));
     }
-    Ok(Module { kind, dir: root.join(path) })
+    Ok(Module { kind, takes_task, dir: root.join(path) })
 }
 
 impl Modules {
@@ -111,7 +118,7 @@ impl Modules {
             Pooling::of(vec![Mode::Mean], true)
         } else {
             match modules.next() {
-                Some(Module { kind: Kind::Pooling, dir }) => Pooling::read(dir, width)?,
+                Some(Module { kind: Kind::Pooling, dir, .. }) => Pooling::read(dir, width)?,
                 _ => return Err(LoadError::file(&self.file, "the Transformer must be followed by Pooling: token vectors are not served")),
             }
         };
