@@ -25,6 +25,9 @@ pub fn describe_hub(config: &Json, weights: &WeightTable) -> Result<Network, Loa
     if tasks == 0 {
         return Err(config.refuse("lora_adaptations", "is missing or empty: nothing says which tasks the deltas are for"));
     }
+    if !config.bool("load_trained_adapters")?.unwrap_or(false) {
+        return Err(config.refuse("load_trained_adapters", "is not true: the deltas in the file would not be used"));
+    }
     let rank = size(config, "lora_rank", 4)?;
     let alpha = config.f64("lora_alpha")?.unwrap_or(1.);
     let deltas = Some(Deltas { tasks, rank, scale: alpha / rank as f64 });

@@ -125,8 +125,9 @@ impl Pipeline {
         if batch.texts() == 0 {
             return Ok(Vec::new());
         }
-        let hidden = encoder.run(batch)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let mut rows = self.stages.pooling.pool(&hidden, batch);
+        let hidden = encoder.run(batch)?.to_device(&Device::Cpu)?;
+        let (_, width) = hidden.dims2()?;
+        let mut rows = self.stages.pooling.pool(&hidden.flatten_all()?.to_vec1::<f32>()?, width, batch);
         for stage in &self.stages.rest {
             rows = match stage {
                 Stage::Dense(dense) => dense.forward(rows)?,

@@ -9,6 +9,7 @@ mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;
 mod fakemodel;
+mod families;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]

@@ -148,7 +148,9 @@ fn tasks(config: &Json, count: usize, prompts: &mut BTreeMap<String, String>) ->
         }
         prompts.entry(name.clone()).or_insert_with(|| text.to_owned());
     }
-    adapters.keys().for_each(|name| drop(prompts.entry(name.clone()).or_default()));
+    for name in adapters.keys() {
+        prompts.entry(name.clone()).or_default();
+    }
     Ok(adapters)
 }
 
