@@ -9,7 +9,10 @@ use std::path::{Component, Path};
 use std::sync::LazyLock;
 
 /// One line per folder of `models/`; a test holds the two together.
-const COMPILED_IN: &[(&str, &str)] = &[("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml"))];
+const COMPILED_IN: &[(&str, &str)] = &[
+    ("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml")),
+    ("potion-base-8M", include_str!("../models/potion-base-8M/card.toml")),
+];
 
 /// One model we promise to serve exactly.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

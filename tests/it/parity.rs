@@ -48,9 +48,17 @@ fn golden_vectors_belong_to_the_cached_weights() {
 }
 
 #[test]
-fn golden_vectors_belong_to_the_card() {
-    let card = vecmill::card::find("all-MiniLM-L6-v2").expect("the card");
-    assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden().weights_sha256);
+fn golden_vectors_belong_to_the_cards() {
+    for card in vecmill::card::all() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(&card.name);
+        let golden: Golden = serde_json::from_slice(&read(dir.join("golden.json"))).expect("golden.json");
+        assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden.weights_sha256, "{}", card.name);
+        let file = read(dir.join("golden.safetensors"));
+        let vectors = numbers(&file, "embeddings", f32::from_le_bytes);
+        assert_eq!(vectors.len(), golden.items.len() * card.dimensions, "{}", card.name);
+        let tokens: usize = golden.items.iter().map(|item| item.tokens).sum();
+        assert_eq!(numbers(&file, "ids", i32::from_le_bytes).len(), tokens, "{}", card.name);
+    }
 }
 
 #[test]
