@@ -182,7 +182,7 @@ def gte_large(out):
     size = vocab.wordpiece(out, 72)
     model, keys = gte(size, 32, 4, 48, 2, 2, 160.0, 2.0, 72, pad_token_id=0)
     layout = lambda folder: old_layout(folder, 32, ["cls_token"], 64, normalize=False)
-    through_native(out, lambda source: gte_hub(out, source, torch.float32, **keys), randomise(model, 241), layout, [""])
+    through_native(out, lambda source: gte_hub(out, source, torch.float32, **keys), randomise(model, 241, std=0.3), layout, [""])
 
 
 def gte_multilingual(out):
@@ -191,7 +191,7 @@ def gte_multilingual(out):
     model, keys = gte(size, 32, 2, 40, 3, 1, 20.0, 8.0, 64, pad_token_id=1)
     layout = lambda folder: old_layout(folder, 32, ["cls_token"], 64)
     hub = lambda source: gte_hub(out, source, torch.float16, "new.", True, **keys, architectures=["NewForTokenClassification"], torch_dtype="float16")
-    through_native(out, hub, half(randomise(model, 242), torch.float16), layout, [""])
+    through_native(out, hub, half(randomise(model, 253, std=0.3), torch.float16), layout, [""])
 
 
 def gte_base(out):
@@ -199,14 +199,14 @@ def gte_base(out):
     size = vocab.wordpiece(out, 50)
     model, keys = gte(size, 24, 3, 32, 3, 0, 500.0, 1.0, 50, pad_token_id=0, layer_norm_eps=1e-5)
     layout = lambda folder: new_layout(folder, 24, "cls", normalize=False)
-    through_native(out, lambda source: gte_hub(out, source, torch.float32, **keys), randomise(model, 243), layout, [""])
+    through_native(out, lambda source: gte_hub(out, source, torch.float32, **keys), randomise(model, 243, std=0.3), layout, [""])
 
 
 def gte_native(out):
     """As transformers 5 saves it: its own config.json, the hub's names; the other one has the class's own names."""
     size = vocab.unigram(out, 56, "xlmr", kind="XLMRobertaTokenizer")
     model, _ = gte(size, 32, 4, 40, 2, 1, 20.0, 8.0, 56, pad_token_id=1)
-    save_model(out, randomise(model, 244))
+    save_model(out, randomise(model, 244, std=0.3))
     new_layout(out, 32, "cls")
     reference(out)
 
@@ -214,7 +214,7 @@ def gte_native(out):
 def gte_native_bf16(out):
     size = vocab.wordpiece(out, 48)
     model, _ = gte(size, 24, 3, 32, 3, 0, 100.0, 1.0, 48, pad_token_id=0)
-    save_as_named(out, randomise(model, 245), dtype=torch.bfloat16)
+    save_as_named(out, randomise(model, 246, std=0.3), dtype=torch.bfloat16)
     new_layout(out, 24, "cls", normalize=False)
     reference(out)
 
