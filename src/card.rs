@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 const COMPILED_IN: &[(&str, &str)] = &[
     ("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml")),
     ("all-mpnet-base-v2", include_str!("../models/all-mpnet-base-v2/card.toml")),
+    ("potion-base-8M", include_str!("../models/potion-base-8M/card.toml")),
 ];
 
 /// One model we promise to serve exactly.

@@ -11,7 +11,7 @@ mod rope;
 mod weight;
 
 pub use attention::{Attention, Disentangled, Mask, PositionBias, QkNorm};
-pub use embeddings::{Embeddings, Positions, TokenTable};
+pub use embeddings::{Embeddings, Positions, Projection, RowDelta, TokenTable};
 pub use fault::LoadError;
 pub use mlp::{Activation, Expert, Experts, Mlp};
 pub use rope::{Frequencies, Pairing, Rope};
@@ -145,5 +145,10 @@ impl Network {
     /// `V`: ids from here on are not in the embedding table.
     pub fn vocabulary(&self) -> usize {
         self.embeddings.tokens.vocabulary()
+    }
+
+    /// True if it is nothing but its token table: no token knows of another, nor of its place.
+    pub fn is_table(&self) -> bool {
+        self.layers.is_empty() && self.embeddings.positions.is_none() && self.embeddings.norm.is_none() && self.norm.is_none()
     }
 }

@@ -70,6 +70,11 @@ impl Json {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
+    /// True if the field is there and `null`, for the few whose default is another value.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
+    }
+
     /// All fields that are neither absent nor `null`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.map.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))

@@ -56,6 +56,8 @@ pub(crate) struct Rows {
 /// A model from ids to vectors.
 pub struct Pipeline {
     encoder: Executor,
+    /// `C`: width of the encoder's hidden state.
+    width: usize,
     stages: Stages,
     dtype: DType,
     /// The description with the files it maps, kept where the encoder is not the reference itself.
@@ -72,8 +74,9 @@ impl Pipeline {
     pub fn new(network: Network, stages: Stages, place: &Place) -> Result<Self, LoadError> {
         let encoder = Executor::new(&network, place)?;
         let is_reference = matches!(encoder, Executor::Tensor(_)) && place.dtype == DType::F32;
+        let width = network.width;
         let network = (!is_reference).then_some(network);
-        Ok(Self { encoder, stages, dtype: place.dtype, network, reference: OnceLock::new() })
+        Ok(Self { encoder, width, stages, dtype: place.dtype, network, reference: OnceLock::new() })
     }
 
     /// The vectors of a batch as modules.json leaves them: `[B, dim]`, row-major.
@@ -101,7 +104,7 @@ impl Pipeline {
         }
     }
 
-    /// The description, where it is kept: where the encoder does not compute in f32.
+    /// The description, where it is kept: where the encoder is not the reference itself.
     pub fn description(&self) -> Option<&Network> {
         self.network.as_ref()
     }
@@ -139,7 +142,7 @@ impl Pipeline {
     /// # Errors
     /// A stage that fails.
     pub fn finish(&self, hidden: &[f32], batch: &Packed) -> Result<Vec<f32>, ComputeError> {
-        let mut rows = self.stages.pooling.pool(hidden, batch);
+        let mut rows = self.stages.pooling.pool(hidden, self.width, batch);
         for stage in &self.stages.rest {
             rows = match stage {
                 Stage::Dense(dense) => dense.forward(rows)?,

@@ -163,6 +163,12 @@ fn modules_json_that_is_not_understood() {
     refused_field(FILE, "/1/path", json!("../1_Pooling"), &["leaves"]);
     refused_field(FILE, "/1/path", json!("/1_Pooling"), &["leaves"]);
     refused_field(FILE, "/1/kwargs", json!(["task"]), &[]);
+    // Jina's own module, in front of a network without tasks.
+    refused(&[FILE, "own code", "custom_st"], |copy| {
+        copy.set(FILE, "/0/type", json!("custom_st.Transformer"));
+        copy.set(FILE, "/0/kwargs", json!(["task"]));
+    });
+    refused_field(FILE, "/0/type", json!("custom_st.Transformer"), &["custom_st.Transformer"]);
     refused_field(FILE, "/1/surprise", json!(1), &["not understood"]);
     refused_field(FILE, "/0/type", json!("sentence_transformers.models.Pooling"), &["begin"]);
     refused_field(FILE, "/2/type", json!("sentence_transformers.models.Transformer"), &["only Transformer"]);

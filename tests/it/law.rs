@@ -79,7 +79,9 @@ fn a_batch_equals_its_texts_alone_for_every_checkpoint() {
     for dir in vecmill::encoders::architectures().flat_map(tiny) {
         let (model, worst) = (Model::load(&dir), RefCell::new(0f32));
         let info = &model.loaded.info;
-        let outcome = runner(40).run(&texts(info.vocabulary, info.max_tokens, 0), |texts| {
+        // A table of static embeddings sets no end to a text.
+        let longest = info.max_tokens.min(600);
+        let outcome = runner(40).run(&texts(info.vocabulary, longest, info.adapters.len()), |texts| {
             for (text, vector) in texts.iter().zip(model.vectors(&texts)) {
                 compare(&vector, &model.vectors(std::slice::from_ref(text))[0], MAX_ABS, &worst)?;
             }

@@ -10,6 +10,7 @@ mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;
 mod fakemodel;
+mod families;
 mod forms;
 mod house;
 mod hub;

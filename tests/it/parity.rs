@@ -48,9 +48,17 @@ fn golden_vectors_belong_to_the_cached_weights() {
 }
 
 #[test]
-fn golden_vectors_belong_to_the_card() {
-    let card = vecmill::card::find("all-MiniLM-L6-v2").expect("the card");
-    assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden().weights_sha256);
+fn golden_vectors_belong_to_the_cards() {
+    for card in vecmill::card::all() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(&card.name);
+        let golden: Golden = serde_json::from_slice(&read(dir.join("golden.json"))).expect("golden.json");
+        assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden.weights_sha256, "{}", card.name);
+        let file = read(dir.join("golden.safetensors"));
+        let vectors = numbers(&file, "embeddings", f32::from_le_bytes);
+        assert_eq!(vectors.len(), golden.items.len() * card.dimensions, "{}", card.name);
+        let tokens: usize = golden.items.iter().map(|item| item.tokens).sum();
+        assert_eq!(numbers(&file, "ids", i32::from_le_bytes).len(), tokens, "{}", card.name);
+    }
 }
 
 #[test]
@@ -111,6 +119,7 @@ fn golden_texts_on_the_real_model() {
 
 #[derive(serde::Deserialize)]
 struct Reference {
+    /// 0: the reference cuts nothing.
     max_tokens: usize,
     dim: usize,
     cases: Vec<Case>,
@@ -122,6 +131,9 @@ pub struct Case {
     pub prompt: String,
     ids: Vec<u32>,
     prompt_len: usize,
+    /// Name of the task whose deltas it is computed with.
+    #[serde(default)]
+    adapter: Option<String>,
 }
 
 fn reference(dir: &Path) -> Reference {
@@ -146,13 +158,13 @@ fn every_small_checkpoint_equals_the_reference() {
             let embeddings = numbers(&read(dir.join("reference.safetensors")), "embeddings", f32::from_le_bytes);
             let model = Model::load(&dir);
             let info = &model.loaded.info;
-            assert_eq!(
-                (info.max_tokens, info.dimensions, info.architecture),
-                (reference.max_tokens, reference.dim, architecture),
-                "{}",
-                dir.display()
-            );
-            let texts: Vec<_> = reference.cases.iter().map(|case| model.tokens(&case.text, &case.prompt)).collect();
+            let max_tokens = if reference.max_tokens == 0 { info.position_limit } else { reference.max_tokens };
+            assert_eq!((info.max_tokens, info.dimensions, info.architecture), (max_tokens, reference.dim, architecture), "{}", dir.display());
+            let tokens = |case: &Case| {
+                let adapter = case.adapter.as_ref().map(|name| info.adapters[name]);
+                Tokens { adapter, ..model.tokens(&case.text, &case.prompt) }
+            };
+            let texts: Vec<_> = reference.cases.iter().map(tokens).collect();
             for (case, tokens) in reference.cases.iter().zip(&texts) {
                 assert_eq!((&tokens.ids, tokens.prompt_len), (&case.ids, case.prompt_len), "{}: {:?} {:?}", dir.display(), case.prompt, case.text);
             }

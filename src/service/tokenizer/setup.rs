@@ -14,6 +14,8 @@ pub struct Setup {
     pub tokenizer: Tokenizer,
     pub before: Vec<u32>,
     pub after: Vec<u32>,
+    /// The id that is left out of every text.
+    pub dropped: Option<u32>,
 }
 
 /// Reads and adjusts the tokenizer of a model.
@@ -38,15 +40,16 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
         Class::Roberta => roberta_space(&mut tokenizer, &config)?,
         Class::Plain => {}
     }
-    if info.do_lower_case {
+    if info.text.do_lower_case {
         lower_case_first(&mut tokenizer, &file)?;
     }
     if let Some((token, id)) = tokenizer.get_vocab(true).into_iter().find(|(_, id)| *id as usize >= info.vocabulary) {
         let reason = format!("token {token:?} has id {id}, but the model's embedding table ends at {}", info.vocabulary - 1);
         return Err(LoadError::file(file, reason));
     }
-    let (before, after) = special_tokens(&tokenizer, &file)?;
-    Ok(Setup { tokenizer, before, after })
+    let (before, after) = if info.text.special_tokens { special_tokens(&tokenizer, &file)? } else { Default::default() };
+    let dropped = if info.text.drop_unknown { unknown(&tokenizer, &path)? } else { None };
+    Ok(Setup { tokenizer, before, after, dropped })
 }
 
 /// The part of a tokenizer file on which the crate asserts instead of returning an error: its decoder must be JSON that a value can hold.
@@ -80,6 +83,10 @@ enum Class {
 impl Class {
     /// As the configurations name it, else as the architecture has it.
     fn of(config: &Json, info: &ModelInfo) -> Result<Self, LoadError> {
+        if !info.text.special_tokens {
+            // Tables of static embeddings are read with the `tokenizers` library alone.
+            return Ok(Self::Plain);
+        }
         let model = Json::require(&info.tokenizer_dir.join("config.json"))?;
         let class = config.str("tokenizer_class")?.or(model.str("tokenizer_class")?);
         Ok(match (class.map(|class| class.strip_suffix("Fast").unwrap_or(class)), info.architecture) {
@@ -178,6 +185,30 @@ fn special_tokens(tokenizer: &Tokenizer, file: &str) -> Result<(Vec<u32>, Vec<u3
         };
     }
     Err(refuse("gives no token even for a letter, a digit or a full stop".to_owned()))
+}
+
+/// The id of what the vocabulary does not know, where it has one.
+fn unknown(tokenizer: &Tokenizer, path: &Path) -> Result<Option<u32>, LoadError> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(serde::Deserialize)]
+    struct Model {
+        unk_token: Option<String>,
+        unk_id: Option<u32>,
+    }
+    let bytes = read_bytes(path)?.unwrap_or_default();
+    let file: File = serde_json::from_slice(&bytes).map_err(|error| LoadError::file(path.display().to_string(), error.to_string()))?;
+    Ok(file.model.unk_id.or_else(|| tokenizer.token_to_id(&file.model.unk_token?)))
+}
+
+/// How many characters the vocabulary's token of median length has, rounded down.
+pub fn median_characters(tokenizer: &Tokenizer) -> usize {
+    let mut lengths: Vec<usize> = tokenizer.get_vocab(true).into_keys().map(|token| token.chars().count()).collect();
+    lengths.sort_unstable();
+    let (low, high) = (lengths.get(lengths.len().saturating_sub(1) / 2), lengths.get(lengths.len() / 2));
+    (low.unwrap_or(&1) + high.unwrap_or(&1)) / 2
 }
 
 /// How long texts may be cut before tokenising without changing a token; `None` where nothing is known.
