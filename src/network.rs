@@ -4,18 +4,22 @@
 //! heads, `G` key and value heads, `D` width of a head, `F` width of the MLP, `T` tokens of a batch, `B` texts of a batch.
 
 mod attention;
+mod blocks;
 mod embeddings;
 mod fault;
 mod mlp;
 mod rope;
+mod table;
 mod weight;
 
 pub use attention::{Attention, Disentangled, Mask, PositionBias, QkNorm};
+pub use blocks::Blocks;
 pub use embeddings::{Embeddings, Positions, Projection, RowDelta, TokenTable};
 pub use fault::LoadError;
 pub use mlp::{Activation, Expert, Experts, Mlp};
 pub use rope::{Frequencies, Pairing, Rope};
-pub use weight::{Bytes, DType, Stored, Weight, WeightTable};
+pub use table::WeightTable;
+pub use weight::{Bytes, DType, Stored, Weight};
 
 use std::sync::Arc;
 

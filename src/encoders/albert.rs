@@ -3,7 +3,7 @@
 use super::json::Json;
 use super::parts::{Names, size};
 use super::postnorm::{Defaults, Parts, PostNorm, Rows};
-use crate::network::{LoadError, Network, PositionBias, WeightTable};
+use crate::network::{LoadError, Network, PositionBias, Projection, WeightTable};
 use std::sync::Arc;
 
 const PARTS: Parts = Parts {
@@ -28,7 +28,8 @@ pub fn describe(config: &Json, weights: &WeightTable) -> Result<Network, LoadErr
     let page = PostNorm::read(config, names, PARTS, &DEFAULTS)?;
     let inner = size(config, "embedding_size", 128)?;
     let mut embeddings = page.embeddings(inner, Rows::read(config, DEFAULTS.vocabulary)?, Some(size(config, "type_vocab_size", 2)?))?;
-    embeddings.projection = Some(page.names.linear("encoder.embedding_hidden_mapping_in", page.width, inner, true)?);
+    embeddings.projection =
+        Some(Projection { linear: page.names.linear("encoder.embedding_hidden_mapping_in", page.width, inner, true)?, norm: None });
 
     let layers = config.usize("num_hidden_layers")?.unwrap_or(12);
     let (groups, in_group) = (size(config, "num_hidden_groups", 1)?, size(config, "inner_group_num", 1)?);

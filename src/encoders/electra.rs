@@ -3,7 +3,7 @@
 use super::json::Json;
 use super::parts::{Names, size};
 use super::postnorm::{BASE, BERT, Defaults, PostNorm, Rows};
-use crate::network::{LoadError, Network, PositionBias, WeightTable};
+use crate::network::{LoadError, Network, PositionBias, Projection, WeightTable};
 
 const DEFAULTS: Defaults = Defaults { width: 256, heads: 4, inner: 1024, ..BASE };
 
@@ -14,7 +14,7 @@ pub fn describe(config: &Json, weights: &WeightTable) -> Result<Network, LoadErr
     let inner = size(config, "embedding_size", 128)?;
     let mut embeddings = page.embeddings(inner, Rows::read(config, DEFAULTS.vocabulary)?, Some(size(config, "type_vocab_size", 2)?))?;
     if inner != page.width {
-        embeddings.projection = Some(page.names.linear("embeddings_project", page.width, inner, true)?);
+        embeddings.projection = Some(Projection { linear: page.names.linear("embeddings_project", page.width, inner, true)?, norm: None });
     }
     let layers = page.layers(config.usize("num_hidden_layers")?.unwrap_or(12), "encoder.layer", &PositionBias::None)?;
     Ok(Network::of_layers(page.width, embeddings, layers))

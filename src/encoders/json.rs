@@ -70,9 +70,9 @@ impl Json {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    /// True if the field is there and `null`, for the few whose default is another value.
-    pub fn is_null(&self, field: &str) -> bool {
-        self.map.get(field).is_some_and(Value::is_null)
+    /// True if the field is there, be it as `null`: some configurations mean by that something else than by leaving it out.
+    pub fn says(&self, field: &str) -> bool {
+        self.map.contains_key(field)
     }
 
     /// All fields that are neither absent nor `null`.

@@ -3,18 +3,23 @@
 mod albert;
 mod bert;
 mod deberta_v2;
+mod decoder;
 mod distilbert;
 mod electra;
 mod eurobert;
+mod gemma;
+pub mod gguf;
 mod gte;
 mod jina_bert;
 mod jina_v3;
 pub mod json;
+mod llama;
 mod modernbert;
 mod mpnet;
 mod nomic;
 mod parts;
 mod postnorm;
+mod qwen;
 mod roberta;
 mod rope;
 mod rotated;
@@ -63,6 +68,12 @@ const PAGES: &[Page] = &[
     JINA_V3,
     Page { model_type: "xlm-roberta", class_prefix: "XLMRoberta", code: &["XLMRobertaLoRA"], describe: jina_v3::describe_hub, ..JINA_V3 },
     STATIC,
+    Page { name: "qwen3", model_type: "qwen3", class_prefix: "Qwen3", code: NATIVE, describe: qwen::qwen3 },
+    Page { name: "qwen2", model_type: "qwen2", class_prefix: "Qwen2", code: &["", "Qwen2Model"], describe: qwen::qwen2 },
+    Page { name: "mistral", model_type: "mistral", class_prefix: "Mistral", code: NATIVE, describe: llama::mistral },
+    Page { name: "llama", model_type: "llama", class_prefix: "Llama", code: NATIVE, describe: llama::llama },
+    Page { name: "llama_bidirec", model_type: "llama_bidirec", class_prefix: "LlamaBidirec", code: &["", "LlamaBidirectionalModel"], describe: llama::llama_bidirec },
+    Page { name: "gemma3_text", model_type: "gemma3_text", class_prefix: "Gemma3", code: NATIVE, describe: gemma::gemma3 },
 ];
 
 const JINA_V3: Page = Page {

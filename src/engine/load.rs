@@ -1,11 +1,12 @@
 //! From a model's files to a pipeline that is ready to run: the device, the dtype, the weights, and what clients may know of the model.
 
 mod info;
+pub mod one_file;
 mod shards;
 mod table;
 mod transformer;
 
-pub use crate::encoders::json;
+pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
 pub use info::{ModelInfo, TextRules};
@@ -64,12 +65,12 @@ pub struct Loaded {
     pub info: ModelInfo,
 }
 
-/// Loads a model.
+/// Loads a model: a directory, or one GGUF file.
 ///
 /// # Errors
 /// Whatever in the files or options is missing, broken, or means something this server does not compute.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
-    load_dir(&files.root, options)
+    if one_file::is_gguf(&files.root) { one_file::load(&files.root, options) } else { load_dir(&files.root, options) }
 }
 
 /// Loads the model in a directory.
@@ -121,7 +122,7 @@ impl Encoder {
         let dir = modules.map_or(root, |modules| &modules.encoder);
         let own = Transformer::read(dir)?;
         let config = Json::require(&dir.join("config.json"))?;
-        let (architecture, network) = crate::encoders::describe(&config, weights)?;
+        let (architecture, mut network) = crate::encoders::describe(&config, weights)?;
         if modules.is_none() && network.is_table() {
             let (limits, text, stages) = table::alone(&config, &network, options.max_tokens)?;
             return Ok(Self { architecture, config, network, stages, limits, text });
@@ -133,6 +134,7 @@ impl Encoder {
             Some(modules) => modules.stages(network.width)?,
             None => modules::without(root, network.width, options.pooling.as_deref())?,
         };
+        network.max_tokens = own.positions(&network);
         let limits = own.limits(dir, network.max_tokens, options.max_tokens)?;
         let text = TextRules { do_lower_case: own.do_lower_case, ..TextRules::default() };
         Ok(Self { architecture, config, network, stages, limits, text })

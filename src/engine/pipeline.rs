@@ -7,11 +7,11 @@ pub mod pooling;
 
 use crate::exec::tensor::TensorExecutor;
 use crate::exec::{Executor, Place};
-use crate::network::{DType, LoadError, Network};
+use crate::network::{DType, LoadError, Network, Weight};
 use crate::ragged::Packed;
 use dense::Dense;
 use norm::LayerNorm;
-use pooling::Pooling;
+use pooling::{Mode, Pooling};
 use std::sync::OnceLock;
 
 /// Why a batch could not be computed.
@@ -45,6 +45,20 @@ pub struct Stages {
     pooling: Pooling,
     rest: Vec<Stage>,
     dim: usize,
+}
+
+impl Stages {
+    /// What follows the encoder of a GGUF file: one pooling, maps without bias, unit length.
+    ///
+    /// # Errors
+    /// Weights that are not finite.
+    pub fn of_one_file(mode: Mode, dense: &[Weight], width: usize) -> Result<Self, LoadError> {
+        let pooling = Pooling::of(vec![mode], true);
+        let mut rest = dense.iter().map(|map| Dense::map(map).map(Stage::Dense)).collect::<Result<Vec<_>, _>>()?;
+        let dim = dense.last().map_or(pooling.dim(width), |map| map.shape()[0]);
+        rest.push(Stage::Normalize);
+        Ok(Self { pooling, rest, dim })
+    }
 }
 
 /// `[B, dim]`, row-major: vectors on their way through the stages.

@@ -1,6 +1,8 @@
 //! From text to ids, exactly as sentence-transformers has them: prompt as text before it, special tokens around, cut to length where asked.
 //! Only this file and its folder know the `tokenizers` crate.
 
+mod gguf;
+mod own_code;
 mod pieces;
 mod setup;
 

@@ -5,6 +5,7 @@ mod checkpoint;
 mod contract;
 mod corpus;
 mod damage;
+mod decoders;
 mod drawn;
 mod fake;
 #[cfg(feature = "hub")]
@@ -12,6 +13,7 @@ mod fakehub;
 mod fakemodel;
 mod families;
 mod forms;
+mod gguf;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]

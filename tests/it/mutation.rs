@@ -15,45 +15,6 @@ use vecmill::exec::{Place, tensor::TensorExecutor};
 use vecmill::network::Network;
 use vecmill::ragged::{Packed, Tokens};
 
-/// Kinds of change that no checkpoint has a place for yet. Once one does, the test fails until it is struck out here.
-const NOT_YET: &[&str] = &[
-    "final norm left out",
-    "norm before left out",
-    "norm inside left out",
-    "norm before put after",
-    "norm inside put after",
-    "q and k norm left out",
-    "convolution left out",
-    "convolution bias left out",
-    "convolution activation",
-    "embedding scale left out",
-    "token map",
-    "token weights left out",
-    "adapter scale",
-    "key bias left out",
-    "gate bias left out",
-    "expert bias left out",
-    "reach left out",
-    "reach one longer",
-    "rope left out",
-    "rope theta",
-    "rope pairing",
-    "rope dimensions",
-    "rope magnitude",
-    "rope growth",
-    "rope by length",
-    "alibi left out",
-    "alibi slopes",
-    "disentangled c2p left out",
-    "disentangled p2c left out",
-    "disentangled buckets",
-    "disentangled max distance",
-    "disentangled norm left out",
-    "gate and up changed over",
-    "experts chosen",
-    "experts in another order",
-];
-
 /// What the reference texts of a checkpoint come to, as its description stands.
 struct Sight {
     model: Model,
@@ -150,11 +111,11 @@ fn no_small_checkpoint_hides_a_mistake_in_its_description() {
     }
     assert!(hidden.is_empty(), "changes that no reference text shows:\n{}", hidden.join("\n"));
     let missing: Vec<_> = KINDS.iter().copied().filter(|kind| !met.contains(kind)).collect();
-    assert_eq!(missing, NOT_YET, "left: kinds of change that no checkpoint's vectors show; right: those that NOT_YET lists");
+    assert!(missing.is_empty(), "kinds of change that no checkpoint's vectors show: {missing:?}");
     println!("{tried} changes of {} kinds, all seen", met.len());
 }
 
-/// The changes themselves can be seen, also those that no checkpoint has a place for.
+/// The changes themselves can be seen in any network.
 #[test]
 fn every_kind_of_change_moves_some_random_network() {
     let ids = |len: u32| (0..len).map(|place| (place * place + 3 * place + 1) % VOCABULARY as u32).collect::<Vec<_>>();
@@ -182,7 +143,10 @@ fn every_epsilon_is_the_one_of_config_json() {
     const FIELDS: [&str; 5] = ["layer_norm_eps", "rms_norm_eps", "layer_norm_epsilon", "norm_eps", "layernorm_epsilon"];
     for dir in vecmill::encoders::architectures().flat_map(tiny) {
         let config = Model::load(&dir).loaded.info.tokenizer_dir.join("config.json");
-        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(config).expect("config.json")).expect("JSON");
+        if !config.exists() && description(&dir).is_table() {
+            continue;
+        }
+        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).expect("config.json")).expect("JSON");
         let said: Vec<f64> = FIELDS.iter().filter_map(|field| config[field].as_f64()).collect();
         let [said] = said.as_slice() else { continue };
         let epsilons = changes::epsilons(&description(&dir));

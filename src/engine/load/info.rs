@@ -38,7 +38,7 @@ pub struct ModelInfo {
     pub dtype: DType,
     /// What the weights occupy where they compute.
     pub weight_bytes: usize,
-    /// The directory with the tokenizer's files.
+    /// The directory with the tokenizer's files, or the GGUF file that holds it.
     pub tokenizer_dir: PathBuf,
     pub text: TextRules,
 }

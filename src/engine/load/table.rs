@@ -37,7 +37,7 @@ pub fn limits(dir: &Path, network: &Network, asked: Option<usize>) -> Result<Lim
 /// A field of config.json that is malformed.
 pub fn alone(config: &Json, network: &Network, asked: Option<usize>) -> Result<(Limits, TextRules, Stages), LoadError> {
     const FIELD: &str = "max_length";
-    let own = if config.is_null(FIELD) { None } else { Some(config.usize(FIELD)?.unwrap_or(MODEL2VEC_MAX_LENGTH)) };
+    let own = if config.says(FIELD) && config.get(FIELD).is_none() { None } else { Some(config.usize(FIELD)?.unwrap_or(MODEL2VEC_MAX_LENGTH)) };
     let limits = limited(own, network, asked, config.file(), FIELD)?;
     let bounded_characters = own.is_some() || asked.is_some();
     let text = TextRules { special_tokens: false, drop_unknown: true, bounded_characters, ..TextRules::default() };

@@ -154,8 +154,7 @@ pub fn without(root: &Path, width: usize, pooling: Option<&str>) -> Result<Stage
         let reason = format!("is missing, so nothing says how token vectors become one: pass `--pooling` with one of {modes}");
         return Err(LoadError::file(root.join("modules.json").display().to_string(), reason));
     };
-    let mode = Mode::named(name).ok_or_else(|| LoadError::option("--pooling", format!("`{name}` is not a pooling: say one of {modes}")))?;
-    let pooling = Pooling::of(vec![mode], true);
+    let pooling = Pooling::of(vec![Mode::asked(name)?], true);
     Ok(Stages { dim: pooling.dim(width), pooling, rest: Vec::new() })
 }
 

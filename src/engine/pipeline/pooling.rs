@@ -55,6 +55,15 @@ impl Mode {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
+
+    /// The mode that the operator names.
+    ///
+    /// # Errors
+    /// There is no such mode.
+    pub fn asked(name: &str) -> Result<Self, LoadError> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        Self::named(name).ok_or_else(|| LoadError::option("--pooling", format!("`{name}` is not a pooling: say one of {}", known())))
+    }
 }
 
 /// A Pooling module.

@@ -35,24 +35,25 @@ pub(super) struct AttentionOp {
 impl AttentionOp {
     /// A rope that is new is added to `ropes`.
     pub(super) fn new(attention: &Attention, max_tokens: usize, ropes: &mut Vec<RopeOp>) -> Result<Self, LoadError> {
-        let rope = attention.rope.as_ref().map(|rope| {
+        let Attention { heads, kv_heads, head_dim, query, key, value, output, qk_norm, scale, mask, rope, bias } = attention;
+        let rope = rope.as_ref().map(|rope| {
             ropes.iter().position(|known| known.rope == *rope).unwrap_or_else(|| {
                 ropes.push(RopeOp::new(rope.clone(), max_tokens));
                 ropes.len() - 1
             })
         });
-        let qk_norm = attention.qk_norm.as_ref().map(|norms| Ok::<_, LoadError>((parts::norm(&norms.query)?, parts::norm(&norms.key)?)));
+        let qk_norm = qk_norm.as_ref().map(|norms| Ok::<_, LoadError>((parts::norm(&norms.query)?, parts::norm(&norms.key)?)));
         Ok(Self {
-            qkv: parts::stack(&[&attention.query, &attention.key, &attention.value])?,
-            output: parts::linear(&attention.output)?,
-            heads: attention.heads,
-            kv_heads: attention.kv_heads,
-            dim: attention.head_dim,
-            scale: attention.scale as f32,
-            mask: attention.mask,
+            qkv: parts::stack(&[query, key, value])?,
+            output: parts::linear(output)?,
+            heads: *heads,
+            kv_heads: *kv_heads,
+            dim: *head_dim,
+            scale: *scale as f32,
+            mask: *mask,
             qk_norm: qk_norm.transpose()?,
             rope,
-            bias: BiasOp::new(&attention.bias)?,
+            bias: BiasOp::new(bias)?,
         })
     }
 

@@ -6,7 +6,7 @@ use crate::kernels::host::Act;
 use crate::kernels::host::gemm::{self, Into, Rows};
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pack::Packed;
-use crate::network::{Embeddings, LoadError, Positions};
+use crate::network::{Embeddings, LoadError, Positions, TokenTable};
 use std::sync::Arc;
 
 /// See `network::Embeddings`.
@@ -23,23 +23,29 @@ pub(super) struct EmbeddingsOp {
     /// Row 0 of the token types, `[E]`.
     token_type: Option<Vec<f32>>,
     norm: Option<Norm>,
-    projection: Option<Packed>,
+    /// The map, and the norm behind it.
+    projection: Option<(Packed, Option<Norm>)>,
 }
 
 impl EmbeddingsOp {
     pub(super) fn new(words: &Embeddings) -> Result<Self, LoadError> {
-        let table = &words.tokens;
-        let positions = words.positions.as_ref().map(|positions| Ok::<_, LoadError>((numbers(&positions.table)?, positions.clone())));
+        let Embeddings { tokens, scale, positions, token_types, norm, projection } = words;
+        let TokenTable { rows, map, weights, adapters: _ } = tokens;
+        let positions = positions.as_ref().map(|positions| Ok::<_, LoadError>((numbers(&positions.table)?, positions.clone())));
+        let projection = projection.as_ref().map(|projection| {
+            let norm = projection.norm.as_ref().map(parts::norm).transpose()?;
+            Ok::<_, LoadError>((parts::linear(&projection.linear)?, norm))
+        });
         Ok(Self {
-            tokens: numbers(&table.rows)?,
-            width: table.rows.shape()[1],
-            map: table.map.clone(),
-            weights: table.weights.as_ref().map(numbers).transpose()?,
-            scale: words.scale as f32,
+            tokens: numbers(rows)?,
+            width: rows.shape()[1],
+            map: map.clone(),
+            weights: weights.as_ref().map(numbers).transpose()?,
+            scale: *scale as f32,
             positions: positions.transpose()?,
-            token_type: words.token_types.as_ref().map(|types| numbers(&types.rows(0..1)?)).transpose()?,
-            norm: words.norm.as_ref().map(parts::norm).transpose()?,
-            projection: words.projection.as_ref().map(parts::linear).transpose()?,
+            token_type: token_types.as_ref().map(|types| numbers(&types.rows(0..1)?)).transpose()?,
+            norm: norm.as_ref().map(parts::norm).transpose()?,
+            projection: projection.transpose()?,
         })
     }
 
@@ -64,10 +70,13 @@ impl EmbeddingsOp {
             norm::norm(run.cpu, &mut x, norm);
         }
         match &self.projection {
-            Some(projection) => {
+            Some((projection, after)) => {
                 let mut y = vec![0.; ids.len() * projection.columns()];
                 let rows = Rows::dense(&x, ids.len(), self.width);
                 gemm::product(run.cpu, run.team, rows, projection, &mut y, projection.columns(), Into::Place(Act::Identity));
+                if let Some(norm) = after {
+                    norm::norm(run.cpu, &mut y, norm);
+                }
                 y
             }
             None => x,
@@ -77,7 +86,8 @@ impl EmbeddingsOp {
     pub(super) fn weight_bytes(&self) -> usize {
         let tables = [Some(&self.tokens), self.weights.as_ref(), self.positions.as_ref().map(|(table, _)| table), self.token_type.as_ref()];
         let tables: usize = tables.into_iter().flatten().map(|table| table.len() * size_of::<f32>()).sum();
-        tables + self.norm.as_ref().map_or(0, parts::norm_bytes) + self.projection.as_ref().map_or(0, Packed::bytes)
+        let norm = |norm: &Option<Norm>| norm.as_ref().map_or(0, parts::norm_bytes);
+        tables + norm(&self.norm) + self.projection.as_ref().map_or(0, |(map, after)| map.bytes() + norm(after))
     }
 }
 

@@ -27,11 +27,13 @@ pub(super) enum Put {
 impl LayerOp {
     /// Ropes that are new are added to `ropes`.
     pub(super) fn new(layer: &Layer, max_tokens: usize, ropes: &mut Vec<RopeOp>) -> Result<Self, LoadError> {
+        // Taken apart by name here and elsewhere, so that a new word of the description does not compile until it is dealt with.
+        let Layer { attention, attention_norms, mlp, mlp_norms, convolution: _ } = layer;
         Ok(Self {
-            attention: AttentionOp::new(&layer.attention, max_tokens, ropes)?,
-            attention_norms: NormsOp::new(&layer.attention_norms)?,
-            mlp: MlpOp::new(&layer.mlp)?,
-            mlp_norms: NormsOp::new(&layer.mlp_norms)?,
+            attention: AttentionOp::new(attention, max_tokens, ropes)?,
+            attention_norms: NormsOp::new(attention_norms)?,
+            mlp: MlpOp::new(mlp)?,
+            mlp_norms: NormsOp::new(mlp_norms)?,
         })
     }
 
@@ -49,16 +51,18 @@ impl LayerOp {
 struct NormsOp {
     before: Option<Norm>,
     inside: Option<Norm>,
+    nested: Option<Norm>,
     after: Option<Norm>,
 }
 
 impl NormsOp {
     fn new(norms: &Norms) -> Result<Self, LoadError> {
         let norm = |norm: &Option<_>| norm.as_ref().map(parts::norm).transpose();
-        Ok(Self { before: norm(&norms.before)?, inside: norm(&norms.inside)?, after: norm(&norms.after)? })
+        let Norms { before, inside, nested, after } = norms;
+        Ok(Self { before: norm(before)?, inside: norm(inside)?, nested: norm(nested)?, after: norm(after)? })
     }
 
-    /// `x = after(x + inside(part(before(x))))`. The part is given its input, or `None` to read what it writes onto.
+    /// `x = after(x + inside(part(before(x))))`, or `after(x + nested(x + inside(part(before(x)))))`. The part is given its input, or `None` to read what it writes onto.
     fn around(&self, x: &mut [f32], space: &mut Space, run: &Run, part: impl FnOnce(Option<&[f32]>, &mut [f32], Put, &mut Space)) {
         let (mut input, mut output) = (std::mem::take(&mut space.input), std::mem::take(&mut space.output));
         let normed = self.before.as_ref().map(|before| {
@@ -67,14 +71,19 @@ impl NormsOp {
             norm::norm(run.cpu, input, before);
             &*input
         });
-        match &self.inside {
-            None => part(normed, x, Put::Onto, space),
-            Some(inside) => {
-                let out = fit(&mut output, x.len());
-                part(Some(normed.unwrap_or(x)), out, Put::Apart, space);
+        if self.inside.is_none() && self.nested.is_none() {
+            part(normed, x, Put::Onto, space);
+        } else {
+            let out = fit(&mut output, x.len());
+            part(Some(normed.unwrap_or(x)), out, Put::Apart, space);
+            if let Some(inside) = &self.inside {
                 norm::norm(run.cpu, out, inside);
-                add(x, out);
             }
+            if let Some(nested) = &self.nested {
+                add(out, x);
+                norm::norm(run.cpu, out, nested);
+            }
+            add(x, out);
         }
         if let Some(after) = &self.after {
             norm::norm(run.cpu, x, after);
@@ -83,6 +92,6 @@ impl NormsOp {
     }
 
     fn weight_bytes(&self) -> usize {
-        [&self.before, &self.inside, &self.after].into_iter().flatten().map(parts::norm_bytes).sum()
+        [&self.before, &self.inside, &self.nested, &self.after].into_iter().flatten().map(parts::norm_bytes).sum()
     }
 }

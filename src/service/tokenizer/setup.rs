@@ -2,7 +2,7 @@
 
 use super::pieces::{Cuts, Cutter};
 use crate::engine::load::json::{Json, read_bytes};
-use crate::engine::load::{LoadError, ModelInfo};
+use crate::engine::load::{LoadError, ModelInfo, one_file};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,6 +24,9 @@ pub struct Setup {
 /// Files that are missing or broken; a vocabulary larger than the embedding table; token types other than 0.
 pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     let dir = &info.tokenizer_dir;
+    if one_file::is_gguf(dir) {
+        return finish(super::gguf::build(&one_file::vocabulary(dir)?)?, info, &dir.display().to_string());
+    }
     let path = dir.join("tokenizer.json");
     let file = path.display().to_string();
     let config = Json::read(&dir.join("tokenizer_config.json"))?.unwrap_or_else(|| Json::empty(&dir.join("tokenizer_config.json")));
@@ -35,6 +38,7 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     };
     // What the file says of truncation and padding is whatever it was last used with: the limits are the model's and the request's.
     tokenizer.with_truncation(None).map_err(|error| LoadError::file(&file, error.to_string()))?.with_padding(None);
+    super::own_code::apply(&mut tokenizer, &config)?;
     match class {
         Class::Bert => bert_normalizer(&mut tokenizer, &config, &file)?,
         Class::Roberta => roberta_space(&mut tokenizer, &config)?,
@@ -43,12 +47,17 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     if info.text.do_lower_case {
         lower_case_first(&mut tokenizer, &file)?;
     }
+    finish(tokenizer, info, &file)
+}
+
+/// The last checks of every tokenizer.
+fn finish(tokenizer: Tokenizer, info: &ModelInfo, file: &str) -> Result<Setup, LoadError> {
     if let Some((token, id)) = tokenizer.get_vocab(true).into_iter().find(|(_, id)| *id as usize >= info.vocabulary) {
         let reason = format!("token {token:?} has id {id}, but the model's embedding table ends at {}", info.vocabulary - 1);
         return Err(LoadError::file(file, reason));
     }
-    let (before, after) = if info.text.special_tokens { special_tokens(&tokenizer, &file)? } else { Default::default() };
-    let dropped = if info.text.drop_unknown { unknown(&tokenizer, &path)? } else { None };
+    let (before, after) = if info.text.special_tokens { special_tokens(&tokenizer, file)? } else { Default::default() };
+    let dropped = if info.text.drop_unknown { unknown(&tokenizer, Path::new(file))? } else { None };
     Ok(Setup { tokenizer, before, after, dropped })
 }
 
@@ -60,7 +69,7 @@ struct Precheck {
 }
 
 /// A broken file must stay an error: what is known to make the crate panic is looked for first, and the rest is caught.
-fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
+pub(super) fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     let refuse = |reason: String| LoadError::file(file, format!("is not a tokenizer: {reason}"));
     serde_json::from_slice::<Precheck>(bytes).map_err(|error| refuse(error.to_string()))?;
     match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {

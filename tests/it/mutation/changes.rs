@@ -179,16 +179,20 @@ impl All<'_> {
             second.map(|second| network.embeddings.token_types = Some(second)).is_some()
         });
         self.outer("projection bias left out", "", |network| {
-            network.embeddings.projection.as_mut().is_some_and(|projection| projection.bias.take().is_some())
+            network.embeddings.projection.as_mut().is_some_and(|projection| projection.linear.bias.take().is_some())
         });
         self.outer("token map", "turned round", |network| {
             let map = network.embeddings.tokens.map.as_mut();
             map.map(|map| *map = map.iter().rev().copied().collect()).is_some()
         });
         self.outer("token weights left out", "", |network| network.embeddings.tokens.weights.take().is_some());
-        self.outer("adapter scale", "token table", |network| other_scale(&mut network.embeddings.tokens.adapters));
+        self.outer("adapter scale", "token table", |network| {
+            let deltas = &mut network.embeddings.tokens.adapters;
+            deltas.iter_mut().for_each(|delta| delta.scale *= 2.);
+            !deltas.is_empty()
+        });
         self.outer("adapter scale", "projection", |network| {
-            network.embeddings.projection.as_mut().is_some_and(|projection| other_scale(&mut projection.adapters))
+            network.embeddings.projection.as_mut().is_some_and(|projection| other_scale(&mut projection.linear.adapters))
         });
     }
 
