@@ -182,7 +182,9 @@ fn every_epsilon_is_the_one_of_config_json() {
     const FIELDS: [&str; 5] = ["layer_norm_eps", "rms_norm_eps", "layer_norm_epsilon", "norm_eps", "layernorm_epsilon"];
     for dir in vecmill::encoders::architectures().flat_map(tiny) {
         let config = Model::load(&dir).loaded.info.tokenizer_dir.join("config.json");
-        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(config).expect("config.json")).expect("JSON");
+        // A table of vectors may do without one.
+        let Ok(config) = std::fs::read(config) else { continue };
+        let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
         let said: Vec<f64> = FIELDS.iter().filter_map(|field| config[field].as_f64()).collect();
         let [said] = said.as_slice() else { continue };
         let epsilons = changes::epsilons(&description(&dir));
