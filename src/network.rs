@@ -14,7 +14,7 @@ mod weight;
 
 pub use attention::{Attention, Disentangled, Mask, PositionBias, QkNorm};
 pub use blocks::Blocks;
-pub use embeddings::{Embeddings, Positions, TokenTable};
+pub use embeddings::{Embeddings, Positions, Projection, RowDelta, TokenTable};
 pub use fault::LoadError;
 pub use mlp::{Activation, Expert, Experts, Mlp};
 pub use rope::{Frequencies, Pairing, Rope};
@@ -140,8 +140,19 @@ impl Norms {
 }
 
 impl Network {
+    /// Embeddings with learned positions, then layers, and nothing after them.
+    pub fn of_layers(width: usize, embeddings: Embeddings, layers: Vec<Arc<Layer>>) -> Self {
+        let max_tokens = embeddings.positions.as_ref().map_or(usize::MAX, Positions::max_tokens);
+        Self { width, max_tokens, embeddings, layers, norm: None, adapters: 0 }
+    }
+
     /// `V`: ids from here on are not in the embedding table.
     pub fn vocabulary(&self) -> usize {
         self.embeddings.tokens.vocabulary()
+    }
+
+    /// True if it is nothing but its token table: no token knows of another, nor of its place.
+    pub fn is_table(&self) -> bool {
+        self.layers.is_empty() && self.embeddings.positions.is_none() && self.embeddings.norm.is_none() && self.norm.is_none()
     }
 }

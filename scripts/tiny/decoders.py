@@ -5,7 +5,7 @@ import transformers
 from sentence_transformers.base.modules import Dense
 
 import vocab
-from common import TEXTS, edit_config, fresh, new_layout, old_layout, old_rope, randomise, reference, save_model
+from common import edit_config, fresh, new_layout, old_layout, old_rope, randomise, reference, save_model
 
 QWEN_FIRST = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 QWEN = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
@@ -66,7 +66,7 @@ def qwen2_both_ways(out):
     """As gte-Qwen2: is_causal false in the config; the last token still pooled; dynamic scaling by the text's own length."""
     size = qwen(out, 64)
     config = transformers.Qwen2Config(**sizes(size, num_key_value_heads=4, num_hidden_layers=3, max_position_embeddings=24, **rope(100.0, "dynamic", factor=2.0)), is_causal=False)
-    save_model(out, randomise(transformers.Qwen2Model(config), 312))
+    save_model(out, randomise(transformers.Qwen2Model(config), 312, std=0.3))
     edit_config(out, is_causal=False)
     new_layout(out, 32, "lasttoken", prompts={"query": INSTRUCT}, max_seq_length=64)
     reference(out, ["", INSTRUCT])
@@ -89,7 +89,7 @@ def mistral_e5(out):
     """As e5-mistral: byte fallback, <s> and </s>, a window of 9 in every layer."""
     size = vocab.fallback_bpe(out, 80, "<s> $A </s>", kind="LlamaTokenizer", add_bos_token=True, add_eos_token=True)
     config = transformers.MistralConfig(**sizes(size, max_position_embeddings=80, sliding_window=9, rms_norm_eps=1e-5, **rope(10000.0)))
-    save_model(out, randomise(transformers.MistralModel(config), 321), shard="20KB")
+    save_model(out, randomise(transformers.MistralModel(config), 321, std=0.3), shard="20KB")
     old_rope(out, architectures=["MistralModel"])
     old_layout(out, 32, ["lasttoken"], 76)
     reference(out, ["", INSTRUCT])

@@ -176,6 +176,16 @@ impl Weight {
         (*self.data).as_ref().get(self.range.clone()).unwrap_or_default()
     }
 
+    /// The numbers of a tensor of whole ones; `None` for any other.
+    pub fn integers(&self) -> Option<Vec<i64>> {
+        let bytes = self.bytes();
+        match self.stored {
+            Stored::I64 => Some(bytes.as_chunks().0.iter().map(|number| i64::from_le_bytes(*number)).collect()),
+            Stored::I32 => Some(bytes.as_chunks().0.iter().map(|number| i64::from(i32::from_le_bytes(*number))).collect()),
+            _ => None,
+        }
+    }
+
     /// The sentence that refuses this weight.
     pub fn refuse(&self, reason: impl Into<String>) -> LoadError {
         LoadError::tensor(&*self.file, &*self.name, reason)

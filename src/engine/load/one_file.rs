@@ -1,6 +1,6 @@
 //! A model that is one GGUF file: the network out of its metadata and tensors, the pooling that it names, and unit length, as llama.cpp answers.
 
-use super::{DType, Device, LoadError, Loaded, ModelInfo, Options, map, open};
+use super::{DType, Device, LoadError, Loaded, ModelInfo, Options, TextRules, map, open};
 use crate::encoders::gguf::{Described, Gguf, Pooling, Vocabulary};
 use crate::engine::pipeline::pooling::Mode;
 use crate::engine::pipeline::{Pipeline, Stages};
@@ -42,7 +42,8 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
         dtype: place.dtype,
         weight_bytes: pipeline.weight_bytes(),
         tokenizer_dir: path.to_owned(),
-        do_lower_case: false,
+        text: TextRules::default(),
+        adapters: BTreeMap::new(),
     };
     Ok(Loaded { pipeline, info })
 }
