@@ -1,8 +1,8 @@
 //! All the ways in which a description can be wrong, one at a time: each word that it has is left out, or replaced by another.
 
 use super::edits::{
-    LAYER_NORMS, LINEARS, NORM_CHANGES, OUTER_NORMS, fewer_dimensions, halve_heads, joined, key_bias_cancels, moves_rows, other_scale, put_after,
-    scale_all, shift_positions, turn_key_heads, with_distances, with_rope,
+    LAYER_NORMS, LINEARS, NORM_CHANGES, OUTER_NORMS, fewer_dimensions, halve_heads, joined, key_bias_cancels, key_offset_cancels, moves_rows,
+    other_scale, put_after, scale_all, shift_positions, turn_key_heads, with_distances, with_rope,
 };
 use std::sync::Arc;
 use vecmill::network::{Activation, Frequencies, Layer, Mask, Mlp, Network, Norms, Pairing, PositionBias};
@@ -23,6 +23,7 @@ pub const KINDS: &[&str] = &[
     "final norm left out",
     "norm before left out",
     "norm inside left out",
+    "norm nested left out",
     "norm after left out",
     "norm before put after",
     "norm inside put after",
@@ -198,7 +199,10 @@ impl All<'_> {
                 self.outer(kind, place, |network| norm(network).is_some_and(change));
             }
             for (place, norm) in LAYER_NORMS {
-                self.layers(kind, place, |layer| norm(layer).is_some_and(change));
+                self.layers(kind, place, |layer| {
+                    let cancels = kind == "norm bias left out" && place == "of keys" && key_offset_cancels(&layer.attention);
+                    !cancels && norm(layer).is_some_and(change)
+                });
             }
             self.layers(kind, "of distances", |layer| with_distances(layer, |about| about.norm.as_mut().is_some_and(change)));
         }
@@ -210,6 +214,7 @@ impl All<'_> {
         {
             self.layers("norm before left out", place, |layer| norms(layer).before.take().is_some());
             self.layers("norm inside left out", place, |layer| norms(layer).inside.take().is_some());
+            self.layers("norm nested left out", place, |layer| norms(layer).nested.take().is_some());
             self.layers("norm after left out", place, |layer| norms(layer).after.take().is_some());
             self.layers("norm before put after", place, |layer| {
                 let norms = norms(layer);

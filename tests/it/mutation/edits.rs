@@ -11,12 +11,14 @@ pub type Place<Of, What> = (&'static str, fn(&mut Of) -> Option<&mut What>);
 pub const OUTER_NORMS: [Place<Network, Norm>; 2] =
     [("embedding norm", |network| network.embeddings.norm.as_mut()), ("final norm", |network| network.norm.as_mut())];
 
-pub const LAYER_NORMS: [Place<Layer, Norm>; 9] = [
+pub const LAYER_NORMS: [Place<Layer, Norm>; 11] = [
     ("before attention", |layer| layer.attention_norms.before.as_mut()),
     ("inside attention", |layer| layer.attention_norms.inside.as_mut()),
+    ("nested in attention", |layer| layer.attention_norms.nested.as_mut()),
     ("after attention", |layer| layer.attention_norms.after.as_mut()),
     ("before MLP", |layer| layer.mlp_norms.before.as_mut()),
     ("inside MLP", |layer| layer.mlp_norms.inside.as_mut()),
+    ("nested in MLP", |layer| layer.mlp_norms.nested.as_mut()),
     ("after MLP", |layer| layer.mlp_norms.after.as_mut()),
     ("of queries", |layer| layer.attention.qk_norm.as_mut().map(|norms| &mut norms.query)),
     ("of keys", |layer| layer.attention.qk_norm.as_mut().map(|norms| &mut norms.key)),
@@ -92,11 +94,16 @@ pub fn shift_positions(network: &mut Network, by: isize) -> bool {
     true
 }
 
-/// `q . (k + b)` is `q . k` and something that is the same for all keys, which the softmax takes away. Not so where `k + b` is normed or turned, or met
-/// by vectors per distance.
-pub fn key_bias_cancels(attention: &Attention) -> bool {
+/// `q . (k + b)` is `q . k` and something that is the same for all keys, which the softmax takes away. Not so where `k + b` is turned, or met by vectors
+/// per distance.
+pub fn key_offset_cancels(attention: &Attention) -> bool {
     let met_by_distances = matches!(&attention.bias, PositionBias::Disentangled(about) if about.query.is_some());
-    attention.rope.is_none() && attention.qk_norm.is_none() && !met_by_distances
+    attention.rope.is_none() && !met_by_distances
+}
+
+/// Such an offset is the bias of the keys, where they are not normed; else it is the bias of their norm.
+pub fn key_bias_cancels(attention: &Attention) -> bool {
+    attention.qk_norm.is_none() && key_offset_cancels(attention)
 }
 
 /// Half as many heads, twice as wide, where nothing else counts them.
