@@ -136,6 +136,12 @@ impl Norms {
 }
 
 impl Network {
+    /// Embeddings with learned positions, then layers, and nothing after them.
+    pub fn of_layers(width: usize, embeddings: Embeddings, layers: Vec<Arc<Layer>>) -> Self {
+        let max_tokens = embeddings.positions.as_ref().map_or(usize::MAX, Positions::max_tokens);
+        Self { width, max_tokens, embeddings, layers, norm: None, adapters: 0 }
+    }
+
     /// `V`: ids from here on are not in the embedding table.
     pub fn vocabulary(&self) -> usize {
         self.embeddings.tokens.vocabulary()

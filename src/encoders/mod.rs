@@ -1,14 +1,20 @@
 //! One page per architecture: `config.json` and the checkpoint's names -> a `Network`. Computes nothing, knows no batch, device or pooling.
 
+mod albert;
 mod bert;
+mod distilbert;
+mod electra;
 mod eurobert;
 mod gte;
 mod jina_bert;
 pub mod json;
 mod modernbert;
+mod mpnet;
 mod nomic;
 #[allow(dead_code, reason = "the pages that need the rest arrive one by one")]
 mod parts;
+mod postnorm;
+mod roberta;
 mod rope;
 mod rotated;
 
@@ -41,6 +47,13 @@ const PAGES: &[Page] = &[
     Page { name: "new", model_type: "new", class_prefix: "New", code: &["", "NewModel"], describe: gte::describe },
     Page { name: "gte", model_type: "gte", class_prefix: "Gte", code: &["", "GteModel"], describe: gte::describe },
     Page { name: "eurobert", model_type: "eurobert", class_prefix: "EuroBert", code: &["", "EuroBertModel"], describe: eurobert::describe },
+    Page { name: "roberta", model_type: "roberta", class_prefix: "Roberta", code: NATIVE, describe: roberta::describe },
+    Page { name: "xlm-roberta", model_type: "xlm-roberta", class_prefix: "XLMRoberta", code: NATIVE, describe: roberta::describe_multilingual },
+    Page { name: "camembert", model_type: "camembert", class_prefix: "Camembert", code: NATIVE, describe: roberta::describe_multilingual },
+    Page { name: "distilbert", model_type: "distilbert", class_prefix: "DistilBert", code: NATIVE, describe: distilbert::describe },
+    Page { name: "mpnet", model_type: "mpnet", class_prefix: "MPNet", code: NATIVE, describe: mpnet::describe },
+    Page { name: "electra", model_type: "electra", class_prefix: "Electra", code: NATIVE, describe: electra::describe },
+    Page { name: "albert", model_type: "albert", class_prefix: "Albert", code: NATIVE, describe: albert::describe },
 ];
 
 /// The architectures that can be loaded; the parity test has checkpoints for each.

@@ -101,6 +101,11 @@ impl Pipeline {
         }
     }
 
+    /// The description, where it is kept: where the encoder does not compute in f32.
+    pub fn description(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
     /// Size of the vectors.
     pub fn dim(&self) -> usize {
         self.stages.dim
@@ -126,7 +131,15 @@ impl Pipeline {
             return Ok(Vec::new());
         }
         let hidden = encoder.run(batch)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let mut rows = self.stages.pooling.pool(&hidden, batch);
+        self.finish(&hidden, batch)
+    }
+
+    /// What follows the encoder: from its hidden states, `[T, C]` row-major, to the vectors of the batch.
+    ///
+    /// # Errors
+    /// A stage that fails.
+    pub fn finish(&self, hidden: &[f32], batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        let mut rows = self.stages.pooling.pool(hidden, batch);
         for stage in &self.stages.rest {
             rows = match stage {
                 Stage::Dense(dense) => dense.forward(rows)?,

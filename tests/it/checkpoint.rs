@@ -421,6 +421,59 @@ fn settings_of_the_tokenizer_config_win_over_the_tokenizer_file() {
     copy.set("sentence_bert_config.json", "do_lower_case", json!(true));
     let lowered = Model::load(copy.dir.path());
     assert_eq!(lowered.tokens("CAT", ""), lowered.tokens("cat", ""));
+    // The classes that are made like BERT's, named or not.
+    for (architecture, name, unknown) in [("distilbert", "old-mean", 1), ("electra", "new-cls-bf16", 1), ("mpnet", "old-mean", 4)] {
+        for class in [json!("DistilBertTokenizer"), json!("ElectraTokenizerFast"), json!("MPNetTokenizer"), Value::Null] {
+            let copy = Copy::of_architecture(architecture, name);
+            copy.set("tokenizer_config.json", "tokenizer_class", class);
+            copy.set("tokenizer_config.json", "do_lower_case", json!(false));
+            assert_eq!(Model::load(copy.dir.path()).tokens("CAT", "").ids[1], unknown, "{architecture}");
+        }
+    }
+}
+
+#[test]
+fn the_relatives_of_bert_refuse_other_networks() {
+    for (architecture, name, field, value) in [
+        ("roberta", "old-cls-prefix", "is_decoder", json!(true)),
+        ("roberta", "old-cls-prefix", "position_embedding_type", json!("relative_key")),
+        ("roberta", "old-cls-prefix", "pad_token_id", json!(1u64 << 33)),
+        ("xlm-roberta", "new-mean-bf16", "add_cross_attention", json!(true)),
+        ("distilbert", "old-mean", "pruned_heads", json!({"0": [1]})),
+        ("distilbert", "old-mean", "n_heads", json!(3)),
+        ("distilbert", "old-mean", "activation", json!("gelu_10")),
+        ("mpnet", "old-mean", "relative_attention_num_buckets", json!(64)),
+        ("electra", "old-mean-projected", "embedding_size", json!(0)),
+        ("albert", "old-mean-shared", "num_hidden_layers", json!(1u64 << 60)),
+        ("albert", "old-mean-shared", "num_hidden_groups", json!(0)),
+        ("albert", "old-mean-shared", "inner_group_num", json!(0)),
+    ] {
+        let copy = Copy::of_architecture(architecture, name);
+        copy.set("config.json", field, value);
+        let message = copy.refusal(&exact()).to_string();
+        assert!(message.contains("config.json") && message.contains(field), "{message}");
+    }
+    for (architecture, name, field, value, tensor) in [
+        ("mpnet", "old-mean", "num_attention_heads", 2, "encoder.relative_attention_bias.weight"),
+        ("electra", "old-mean-projected", "embedding_size", 32, "electra.embeddings.word_embeddings.weight"),
+        ("albert", "old-mean-shared", "num_hidden_groups", 2, "encoder.albert_layer_groups.1.albert_layers.0.attention.query.weight"),
+        ("albert", "old-mean-shared", "inner_group_num", 2, "encoder.albert_layer_groups.0.albert_layers.1.attention.query.weight"),
+    ] {
+        let copy = Copy::of_architecture(architecture, name);
+        copy.set("config.json", field, json!(value));
+        let message = copy.refusal(&exact()).to_string();
+        assert!(message.contains("model.safetensors") && message.contains(tensor), "{message}");
+    }
+}
+
+#[test]
+fn layers_that_are_shared_are_held_once() {
+    let weight_bytes = |layers: u64| {
+        let copy = Copy::of_architecture("albert", "old-mean-shared");
+        copy.set("config.json", "num_hidden_layers", json!(layers));
+        Model::load(copy.dir.path()).loaded.info.weight_bytes
+    };
+    assert_eq!(weight_bytes(2), weight_bytes(12));
 }
 
 #[test]

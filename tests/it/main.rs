@@ -15,6 +15,7 @@ mod hub;
 mod hub_remote;
 mod law;
 mod models;
+mod mutation;
 mod offline;
 mod parity;
 mod raw;

@@ -117,15 +117,24 @@ struct Reference {
 }
 
 #[derive(serde::Deserialize)]
-struct Case {
-    text: String,
-    prompt: String,
+pub struct Case {
+    pub text: String,
+    pub prompt: String,
     ids: Vec<u32>,
     prompt_len: usize,
 }
 
+fn reference(dir: &Path) -> Reference {
+    serde_json::from_slice(&read(dir.join("reference.json"))).expect("reference.json")
+}
+
+/// The reference texts of a committed checkpoint.
+pub fn cases(dir: &Path) -> Vec<Case> {
+    reference(dir).cases
+}
+
 /// Largest difference allowed to the reference's components, whose size is about 1: f32 rounding through two layers, with room.
-const TINY_MAX_ABS: f32 = 2e-5;
+pub const TINY_MAX_ABS: f32 = 2e-5;
 
 #[test]
 fn every_small_checkpoint_equals_the_reference() {
@@ -133,7 +142,7 @@ fn every_small_checkpoint_equals_the_reference() {
         let dirs = tiny(architecture);
         assert!(!dirs.is_empty(), "{architecture} has no checkpoint in tests/it/tiny");
         for dir in dirs {
-            let reference: Reference = serde_json::from_slice(&read(dir.join("reference.json"))).expect("reference.json");
+            let reference = reference(&dir);
             let embeddings = numbers(&read(dir.join("reference.safetensors")), "embeddings", f32::from_le_bytes);
             let model = Model::load(&dir);
             let info = &model.loaded.info;

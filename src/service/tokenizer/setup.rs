@@ -25,7 +25,7 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     let path = dir.join("tokenizer.json");
     let file = path.display().to_string();
     let config = Json::read(&dir.join("tokenizer_config.json"))?.unwrap_or_else(|| Json::empty(&dir.join("tokenizer_config.json")));
-    let bert = is_bert(&config, info)?;
+    let bert = is_bert_like(&config, info)?;
     let mut tokenizer = match read_bytes(&path)? {
         Some(bytes) => parse(&file, &bytes)?,
         None if bert => from_vocabulary(dir, &config)?,
@@ -65,12 +65,15 @@ fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     }
 }
 
-/// True where transformers uses its BertTokenizer, whose settings come from tokenizer_config.json and not from tokenizer.json.
-fn is_bert(config: &Json, info: &ModelInfo) -> Result<bool, LoadError> {
+/// True where transformers uses its BertTokenizer or one made like it, whose settings come from tokenizer_config.json and not from tokenizer.json.
+fn is_bert_like(config: &Json, info: &ModelInfo) -> Result<bool, LoadError> {
     let model = Json::require(&info.tokenizer_dir.join("config.json"))?;
     Ok(match (config.str("tokenizer_class")?, model.str("tokenizer_class")?) {
-        (Some(class), _) | (None, Some(class)) => matches!(class, "BertTokenizer" | "BertTokenizerFast"),
-        (None, None) => info.architecture == "bert",
+        (Some(class), _) | (None, Some(class)) => {
+            let class = class.strip_suffix("Fast").unwrap_or(class);
+            matches!(class, "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer")
+        }
+        (None, None) => matches!(info.architecture, "bert" | "distilbert" | "electra" | "mpnet"),
     })
 }
 
@@ -97,13 +100,13 @@ fn from_vocabulary(dir: &Path, config: &Json) -> Result<Tokenizer, LoadError> {
     parse(&file, whole.to_string().as_bytes())
 }
 
-/// Gives a BertTokenizer the normaliser that tokenizer_config.json describes.
+/// Gives a BertTokenizer or its like the normaliser that tokenizer_config.json describes.
 fn bert_normalizer(tokenizer: &mut Tokenizer, config: &Json, file: &str) -> Result<(), LoadError> {
     if !matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_))) {
-        return Err(LoadError::field(file, "pre_tokenizer", "must be BertPreTokenizer, as the tokenizer_class is BertTokenizer"));
+        return Err(LoadError::field(file, "pre_tokenizer", "must be BertPreTokenizer, as the tokenizer_class is BertTokenizer or one like it"));
     }
     if !matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)) {
-        return Err(LoadError::field(file, "model", "must be WordPiece, as the tokenizer_class is BertTokenizer"));
+        return Err(LoadError::field(file, "model", "must be WordPiece, as the tokenizer_class is BertTokenizer or one like it"));
     }
     let chinese = config.bool("tokenize_chinese_chars")?.unwrap_or(true);
     let normalizer = BertNormalizer::new(true, chinese, config.bool("strip_accents")?, config.bool("do_lower_case")?.unwrap_or(true));
