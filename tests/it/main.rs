@@ -4,11 +4,13 @@ mod abuse;
 mod checkpoint;
 mod contract;
 mod corpus;
+mod damage;
 mod drawn;
 mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;
 mod fakemodel;
+mod forms;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]
@@ -20,6 +22,7 @@ mod offline;
 mod parity;
 mod raw;
 mod readme;
+mod regressions;
 mod rotary;
 mod serve;
 mod server;

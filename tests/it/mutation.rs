@@ -90,7 +90,8 @@ impl Sight {
     }
 }
 
-fn executor(network: &Network) -> TensorExecutor {
+/// Runs a description in f32 on the processor.
+pub fn executor(network: &Network) -> TensorExecutor {
     TensorExecutor::new(network, &Place::reference()).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -106,7 +107,7 @@ fn differ(before: &[f32], after: &[f32]) -> bool {
 }
 
 /// The description of a checkpoint, which is kept where it may be computed once more in f32.
-fn description(dir: &Path) -> Network {
+pub fn description(dir: &Path) -> Network {
     let options = Options { dtype: Some(DType::Bf16), ..crate::models::exact() };
     let loaded = load_dir(dir, &options).unwrap_or_else(|error| panic!("{error}"));
     loaded.pipeline.description().expect("kept").clone()

@@ -1,7 +1,7 @@
 //! Encoders without a table of positions: what their configurations may not say, candle-transformers' models as a second opinion, and bf16 where f16
 //! overflows.
 
-use crate::checkpoint::Copy;
+use crate::damage::Copy;
 use crate::models::{Model, cosine, exact, max_abs_diff, tiny};
 use candle_core::{DType, Device, IndexOp, Module, Result, Tensor};
 use candle_nn::VarBuilder;

@@ -25,16 +25,18 @@ pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     let path = dir.join("tokenizer.json");
     let file = path.display().to_string();
     let config = Json::read(&dir.join("tokenizer_config.json"))?.unwrap_or_else(|| Json::empty(&dir.join("tokenizer_config.json")));
-    let bert = is_bert_like(&config, info)?;
+    let class = Class::of(&config, info)?;
     let mut tokenizer = match read_bytes(&path)? {
         Some(bytes) => parse(&file, &bytes)?,
-        None if bert => from_vocabulary(dir, &config)?,
+        None if class == Class::Bert => from_vocabulary(dir, &config)?,
         None => return Err(LoadError::file(file, "is missing")),
     };
     // What the file says of truncation and padding is whatever it was last used with: the limits are the model's and the request's.
     tokenizer.with_truncation(None).map_err(|error| LoadError::file(&file, error.to_string()))?.with_padding(None);
-    if bert {
-        bert_normalizer(&mut tokenizer, &config, &file)?;
+    match class {
+        Class::Bert => bert_normalizer(&mut tokenizer, &config, &file)?,
+        Class::Roberta => roberta_space(&mut tokenizer, &config)?,
+        Class::Plain => {}
     }
     if info.do_lower_case {
         lower_case_first(&mut tokenizer, &file)?;
@@ -65,16 +67,30 @@ fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     }
 }
 
-/// True where transformers uses its BertTokenizer or one made like it, whose settings come from tokenizer_config.json and not from tokenizer.json.
-fn is_bert_like(config: &Json, info: &ModelInfo) -> Result<bool, LoadError> {
-    let model = Json::require(&info.tokenizer_dir.join("config.json"))?;
-    Ok(match (config.str("tokenizer_class")?, model.str("tokenizer_class")?) {
-        (Some(class), _) | (None, Some(class)) => {
-            let class = class.strip_suffix("Fast").unwrap_or(class);
-            matches!(class, "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer")
-        }
-        (None, None) => matches!(info.architecture, "bert" | "distilbert" | "electra" | "mpnet"),
-    })
+/// The class with which transformers reads the tokenizer, where it is one whose settings come from tokenizer_config.json and not from tokenizer.json.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// BertTokenizer, and those made like it.
+    Bert,
+    Roberta,
+    /// Any other: tokenizer.json counts.
+    Plain,
+}
+
+impl Class {
+    /// As the configurations name it, else as the architecture has it.
+    fn of(config: &Json, info: &ModelInfo) -> Result<Self, LoadError> {
+        let model = Json::require(&info.tokenizer_dir.join("config.json"))?;
+        let class = config.str("tokenizer_class")?.or(model.str("tokenizer_class")?);
+        Ok(match (class.map(|class| class.strip_suffix("Fast").unwrap_or(class)), info.architecture) {
+            (Some("BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer"), _) => Self::Bert,
+            (Some("RobertaTokenizer"), _) => Self::Roberta,
+            (Some(_), _) => Self::Plain,
+            (None, "bert" | "distilbert" | "electra" | "mpnet") => Self::Bert,
+            (None, "roberta") => Self::Roberta,
+            (None, _) => Self::Plain,
+        })
+    }
 }
 
 /// A WordPiece tokenizer from vocab.txt alone, as the oldest checkpoints have it: written as the tokenizer.json that it stands for.
@@ -111,6 +127,16 @@ fn bert_normalizer(tokenizer: &mut Tokenizer, config: &Json, file: &str) -> Resu
     let chinese = config.bool("tokenize_chinese_chars")?.unwrap_or(true);
     let normalizer = BertNormalizer::new(true, chinese, config.bool("strip_accents")?, config.bool("do_lower_case")?.unwrap_or(true));
     set_normalizer(tokenizer, normalizer.into(), file)
+}
+
+/// Has a RobertaTokenizer put a space before a text, or not, as tokenizer_config.json says.
+fn roberta_space(tokenizer: &mut Tokenizer, config: &Json) -> Result<(), LoadError> {
+    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.get_pre_tokenizer() {
+        let mut bytes = *bytes;
+        bytes.add_prefix_space = config.bool("add_prefix_space")?.unwrap_or(false);
+        tokenizer.with_pre_tokenizer(Some(bytes));
+    }
+    Ok(())
 }
 
 /// `do_lower_case` of the Transformer module: lowercase before everything else, unless the normaliser has that step itself.

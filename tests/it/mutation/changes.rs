@@ -1,8 +1,8 @@
 //! All the ways in which a description can be wrong, one at a time: each word that it has is left out, or replaced by another.
 
 use super::edits::{
-    LAYER_NORMS, LINEARS, NORM_CHANGES, OUTER_NORMS, fewer_dimensions, halve_heads, joined, key_bias_cancels, key_offset_cancels, moves_rows,
-    other_scale, put_after, scale_all, shift_positions, turn_key_heads, with_distances, with_rope,
+    LAYER_NORMS, LINEARS, NORM_CHANGES, OUTER_NORMS, fewer_dimensions, halve_heads, joined, key_shift_cancels, moves_rows, other_scale, put_after,
+    scale_all, shift_positions, turn_key_heads, with_distances, with_rope,
 };
 use std::sync::Arc;
 use vecmill::network::{Activation, Frequencies, Layer, Mask, Mlp, Network, Norms, Pairing, PositionBias};
@@ -200,7 +200,7 @@ impl All<'_> {
             }
             for (place, norm) in LAYER_NORMS {
                 self.layers(kind, place, |layer| {
-                    let cancels = kind == "norm bias left out" && place == "of keys" && key_offset_cancels(&layer.attention);
+                    let cancels = (kind, place) == ("norm bias left out", "of keys") && key_shift_cancels(&layer.attention);
                     !cancels && norm(layer).is_some_and(change)
                 });
             }
@@ -230,7 +230,7 @@ impl All<'_> {
     fn biases(&mut self) {
         for (kind, linear) in LINEARS {
             self.layers(kind, "", |layer| {
-                let cancels = kind == "key bias left out" && key_bias_cancels(&layer.attention);
+                let cancels = kind == "key bias left out" && layer.attention.qk_norm.is_none() && key_shift_cancels(&layer.attention);
                 !cancels && linear(layer).is_some_and(|linear| linear.bias.take().is_some())
             });
             self.layers("adapter scale", kind, |layer| linear(layer).is_some_and(|linear| other_scale(&mut linear.adapters)));

@@ -94,16 +94,11 @@ pub fn shift_positions(network: &mut Network, by: isize) -> bool {
     true
 }
 
-/// `q . (k + b)` is `q . k` and something that is the same for all keys, which the softmax takes away. Not so where `k + b` is turned, or met by vectors
+/// `q . (k + b)` is `q . k` and something that is the same for all keys, which the softmax takes away. Not so where keys are turned, or met by vectors
 /// per distance.
-pub fn key_offset_cancels(attention: &Attention) -> bool {
+pub fn key_shift_cancels(attention: &Attention) -> bool {
     let met_by_distances = matches!(&attention.bias, PositionBias::Disentangled(about) if about.query.is_some());
     attention.rope.is_none() && !met_by_distances
-}
-
-/// Such an offset is the bias of the keys, where they are not normed; else it is the bias of their norm.
-pub fn key_bias_cancels(attention: &Attention) -> bool {
-    attention.qk_norm.is_none() && key_offset_cancels(attention)
 }
 
 /// Half as many heads, twice as wide, where nothing else counts them.

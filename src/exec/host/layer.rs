@@ -1,0 +1,94 @@
+//! One layer on the processor: attention and MLP, each with its norms and its residual connection.
+
+use super::attention::{AttentionOp, RopeOp};
+use super::embeddings::add;
+use super::mlp::MlpOp;
+use super::space::{Space, fit};
+use super::{Run, parts};
+use crate::kernels::host::norm::{self, Norm};
+use crate::network::{Layer, LoadError, Norms};
+
+/// See `network::Layer`.
+pub(super) struct LayerOp {
+    attention: AttentionOp,
+    attention_norms: NormsOp,
+    mlp: MlpOp,
+    mlp_norms: NormsOp,
+}
+
+/// Where a part of a layer puts its result.
+pub(super) enum Put {
+    /// Onto the residual stream at once.
+    Onto,
+    /// Apart, because a norm comes first.
+    Apart,
+}
+
+impl LayerOp {
+    /// Ropes that are new are added to `ropes`.
+    pub(super) fn new(layer: &Layer, max_tokens: usize, ropes: &mut Vec<RopeOp>) -> Result<Self, LoadError> {
+        Ok(Self {
+            attention: AttentionOp::new(&layer.attention, max_tokens, ropes)?,
+            attention_norms: NormsOp::new(&layer.attention_norms)?,
+            mlp: MlpOp::new(&layer.mlp)?,
+            mlp_norms: NormsOp::new(&layer.mlp_norms)?,
+        })
+    }
+
+    /// `x: [T, C]` in place.
+    pub(super) fn forward(&self, x: &mut [f32], space: &mut Space, run: &Run) {
+        self.attention_norms.around(x, space, run, |input, out, put, space| self.attention.forward(input, out, put, space, run));
+        self.mlp_norms.around(x, space, run, |input, out, put, space| self.mlp.forward(input, out, put, space, run));
+    }
+
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.attention.weight_bytes() + self.mlp.weight_bytes() + self.attention_norms.weight_bytes() + self.mlp_norms.weight_bytes()
+    }
+}
+
+struct NormsOp {
+    before: Option<Norm>,
+    inside: Option<Norm>,
+    nested: Option<Norm>,
+    after: Option<Norm>,
+}
+
+impl NormsOp {
+    fn new(norms: &Norms) -> Result<Self, LoadError> {
+        let norm = |norm: &Option<_>| norm.as_ref().map(parts::norm).transpose();
+        Ok(Self { before: norm(&norms.before)?, inside: norm(&norms.inside)?, nested: norm(&norms.nested)?, after: norm(&norms.after)? })
+    }
+
+    /// `x = after(x + inside(part(before(x))))`, or `x = after(x + nested(x + inside(part(before(x)))))`. The part is given its input, or `None` to read what it writes onto.
+    fn around(&self, x: &mut [f32], space: &mut Space, run: &Run, part: impl FnOnce(Option<&[f32]>, &mut [f32], Put, &mut Space)) {
+        let (mut input, mut output) = (std::mem::take(&mut space.input), std::mem::take(&mut space.output));
+        let normed = self.before.as_ref().map(|before| {
+            let input = fit(&mut input, x.len());
+            input.copy_from_slice(x);
+            norm::norm(run.cpu, input, before);
+            &*input
+        });
+        if self.inside.is_none() && self.nested.is_none() {
+            part(normed, x, Put::Onto, space);
+        } else {
+            let out = fit(&mut output, x.len());
+            part(Some(normed.unwrap_or(x)), out, Put::Apart, space);
+            if let Some(inside) = &self.inside {
+                norm::norm(run.cpu, out, inside);
+            }
+            if let Some(nested) = &self.nested {
+                add(out, x);
+                norm::norm(run.cpu, out, nested);
+            }
+            add(x, out);
+        }
+        if let Some(after) = &self.after {
+            norm::norm(run.cpu, x, after);
+        }
+        (space.input, space.output) = (input, output);
+    }
+
+    fn weight_bytes(&self) -> usize {
+        [&self.before, &self.inside, &self.nested, &self.after].into_iter().flatten().map(parts::norm_bytes).sum()
+    }
+}
