@@ -23,6 +23,7 @@ pub const KINDS: &[&str] = &[
     "final norm left out",
     "norm before left out",
     "norm inside left out",
+    "norm nested left out",
     "norm after left out",
     "norm before put after",
     "norm inside put after",
@@ -217,6 +218,7 @@ impl All<'_> {
         {
             self.layers("norm before left out", place, |layer| norms(layer).before.take().is_some());
             self.layers("norm inside left out", place, |layer| norms(layer).inside.take().is_some());
+            self.layers("norm nested left out", place, |layer| norms(layer).nested.take().is_some());
             self.layers("norm after left out", place, |layer| norms(layer).after.take().is_some());
             self.layers("norm before put after", place, |layer| {
                 let norms = norms(layer);
