@@ -234,6 +234,57 @@ def xlm_roberta(out):
     source.finish(out, writer, without="<pad>")
 
 
+# transformers' names, and the hub's, which the package knows.
+NOMIC_NAMES = {
+    "embeddings.LayerNorm": "emb_ln",
+    "layers.": "encoder.layers.",
+    "self_attn.o_proj": "attn.out_proj",
+    "post_attention_layernorm": "norm1",
+    "post_mlp_layernorm": "norm2",
+    "mlp.up_proj": "mlp.fc11",
+    "mlp.gate_proj": "mlp.fc12",
+    "mlp.down_proj": "mlp.fc2",
+}
+
+
+def native(folder):
+    """The hub's keys of a NomicBERT as transformers' own; it reads the hub's names of tensors itself."""
+    old = json.loads((folder / "config.json").read_text())
+    keys = {"n_embd": "hidden_size", "n_head": "num_attention_heads", "n_inner": "intermediate_size", "n_layer": "num_hidden_layers", "n_positions": "max_position_embeddings", "layer_norm_epsilon": "layer_norm_eps"}
+    new = {keys.get(key, key): value for key, value in old.items() if key in keys or key in ("vocab_size", "type_vocab_size")}
+    theta = {"rope_type": "default", "rope_theta": float(old["rotary_emb_base"])}
+    write(folder / "config.json", new | {"model_type": "nomic_bert", "architectures": ["NomicBertModel"], "hidden_act": "silu", "rope_parameters": theta})
+
+
+def nomic(out):
+    """As nomic-embed-text-v1.5: one map for queries, keys and values, in Q8_0; the gated MLP."""
+    source = Source("nomic_bert/hub-v1.5", config=native)
+    config = source.auto.config
+    writer = gguf.GGUFWriter(out, "nomic-bert")
+    sizes(writer, config, source.context, rms=False)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    word_piece(writer, source.tokenizer, config.vocab_size)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.NOMIC_BERT, config.num_hidden_layers)
+    weights = dict(source.auto.named_parameters())
+    with torch.no_grad():
+        for layer in range(config.num_hidden_layers):
+            parts = [weights.pop(f"layers.{layer}.self_attn.{part}_proj.weight") for part in "qkv"]
+            data, kind, numbers = held(torch.cat(parts).numpy(), Q.Q8_0)
+            writer.add_tensor(f"blk.{layer}.attn_qkv.weight", data, raw_dtype=kind)
+            for part, rows in zip(parts, np.split(numbers, 3)):
+                part.copy_(torch.from_numpy(rows))
+        for name, parameter in weights.items():
+            for native_name, hub_name in NOMIC_NAMES.items():
+                name = name.replace(native_name, hub_name)
+            new = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            assert new, name
+            data, kind, numbers = held(parameter.numpy(), Q.Q8_0)
+            writer.add_tensor(new, data, raw_dtype=kind)
+            parameter.copy_(torch.from_numpy(numbers))
+    source.finish(out, writer)
+
+
 def qwen3(out):
     source = Source("qwen3/old-last-embedding")
     config = source.auto.config
@@ -336,9 +387,23 @@ def gemma_embedding(out):
     source.finish(out, writer)
 
 
+def blocks(path):
+    """One block of each format, drawn, and the numbers that the package finds in it."""
+    draw, record = np.random.default_rng(371), {}
+    for kind in (Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0, Q.Q2_K, Q.Q3_K, Q.Q4_K, Q.Q5_K, Q.Q6_K):
+        size, numbers = gguf.GGML_QUANT_SIZES[kind][1], np.array([np.inf])
+        # Scales are half floats anywhere in a block: drawn until they are neither infinite nor huge.
+        while not (np.isfinite(numbers).all() and 0.1 < abs(numbers).max() < 1e4):
+            data = draw.integers(0, 256, size, dtype=np.uint8)
+            numbers = gguf.quants.dequantize(data[None], kind)[0].astype(np.float32)
+        record[kind.name] = {"bytes": data.tolist(), "numbers": [float(number) for number in numbers]}
+    path.write_text(json.dumps(record) + "\n")
+
+
 MAKERS = {
     "bert-f32": bert,
     "bert-unigram-f16": xlm_roberta,
+    "nomic-q8_0": nomic,
     "qwen3-q8_0": qwen3,
     "qwen2-f16": qwen2,
     "llama3-q8_0": llama3,
@@ -350,6 +415,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
     root.mkdir(parents=True, exist_ok=True)
+    blocks(root / "blocks.json")
     for name, make in MAKERS.items():
         if len(sys.argv) == 2 or any(word in name for word in sys.argv[2:]):
             make(root / f"{name}.gguf")

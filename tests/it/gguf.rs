@@ -54,7 +54,7 @@ const MAX_ABS: f32 = 5e-6;
 #[test]
 fn every_small_file_equals_the_reference() {
     let files = files();
-    assert!(files.len() >= 7, "{files:?}");
+    assert!(files.len() >= 8, "{files:?}");
     for path in files {
         let name = path.display();
         let reference: Reference = serde_json::from_slice(&std::fs::read(path.with_extension("json")).expect("a reference")).expect("JSON");
@@ -85,6 +85,28 @@ fn every_small_file_equals_the_reference() {
             assert!(max_abs_diff(&single, got) <= MAX_ABS, "{name}: a batch is not its texts alone");
         }
         println!("{name}: {} texts, max abs error {worst:.3e}", texts.len());
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Block {
+    bytes: Vec<u8>,
+    numbers: Vec<f32>,
+}
+
+#[test]
+fn every_block_format_has_the_numbers_that_another_reader_finds() {
+    use vecmill::network::Blocks::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    let file = std::fs::read(folder().join("blocks.json")).expect("blocks.json");
+    let drawn: BTreeMap<String, Block> = serde_json::from_slice(&file).expect("JSON");
+    let formats = [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K];
+    assert_eq!(drawn.len(), formats.len());
+    for format in formats {
+        let want = &drawn[&format!("{format:?}")];
+        assert_eq!((format.bytes(), format.numbers()), (want.bytes.len(), want.numbers.len()), "{format:?}");
+        let got = format.decode(&want.bytes).expect("decodes");
+        let size = want.numbers.iter().fold(0f32, |size, number| size.max(number.abs()));
+        assert!(max_abs_diff(&got, &want.numbers) <= 1e-6 * size, "{format:?}");
     }
 }
 
@@ -132,7 +154,7 @@ fn metadata_that_is_missing_or_not_understood_is_named() {
         ("bert-f32.gguf", ("bert.block_count", None), "is missing"),
         ("bert-f32.gguf", ("bert.context_length", None), "is missing"),
         ("bert-f32.gguf", is("bert.context_length", U32(2)), "tokens only"),
-        ("bert-f32.gguf", is("bert.block_count", U32(u32::MAX)), "at most"),
+        ("qwen3-q8_0.gguf", is("qwen3.block_count", U32(u32::MAX)), "at most"),
         ("bert-f32.gguf", is("bert.block_count", text("two")), "whole number"),
         ("bert-f32.gguf", is("bert.attention.head_count", U32(3)), "do not divide"),
         ("bert-f32.gguf", is("bert.attention.head_count", Array(vec![U32(2), U32(4)])), "layer to layer"),

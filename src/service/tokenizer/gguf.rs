@@ -72,7 +72,8 @@ fn ends(vocabulary: &Vocabulary, begin: bool, end: bool) -> Result<(Option<u32>,
 }
 
 /// BERT's WordPiece. The file marks what begins a word with "\u{2581}", where vocab.txt marks what does not with "##". Whether to lowercase is not
-/// in the file: a vocabulary without a capital letter was made of lowercased text.
+/// in the file: a vocabulary without A to Z was made of lowercased text
+/// (the uncased one of BERT has \u{211d}, which counts as a capital).
 fn word_piece(vocabulary: &Vocabulary) -> Result<Value, LoadError> {
     let bracketed = |token: &str| token.starts_with('[') && token.ends_with(']');
     let plain = |(token, kind): (&String, &Kind)| match token.strip_prefix('\u{2581}') {
@@ -82,7 +83,7 @@ fn word_piece(vocabulary: &Vocabulary) -> Result<Value, LoadError> {
     };
     let tokens: Vec<String> = vocabulary.tokens.iter().zip(&vocabulary.kinds).map(plain).collect();
     let ids = ids(vocabulary, tokens.iter().map(String::as_str))?;
-    let cased = tokens.iter().any(|token| !bracketed(token) && token.chars().any(char::is_uppercase));
+    let cased = tokens.iter().any(|token| !bracketed(token) && token.bytes().any(|byte| byte.is_ascii_uppercase()));
     let unknown = vocabulary.unknown.ok_or_else(|| refuse(vocabulary, "unknown_token_id", "is missing".to_owned()))?;
     let first = vocabulary.class.or(vocabulary.begin).ok_or_else(|| refuse(vocabulary, "cls_token_id", "is missing".to_owned()))?;
     let last = vocabulary.separator.or(vocabulary.end).ok_or_else(|| refuse(vocabulary, "seperator_token_id", "is missing".to_owned()))?;
@@ -197,4 +198,60 @@ fn unigram(vocabulary: &Vocabulary) -> Result<Value, LoadError> {
     let model = json!({"type": "Unigram", "unk_id": vocabulary.unknown, "vocab": pieces, "byte_fallback": vocabulary.kinds.contains(&Kind::Byte)});
     Ok(json!({"version": "1.0", "added_tokens": added(vocabulary, &[Kind::Control, Kind::Unknown, Kind::UserDefined]), "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": around(vocabulary, begin, end), "model": model}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary(model: &str, tokens: &[(&str, Kind, f32)]) -> Vocabulary {
+        Vocabulary {
+            file: "m.gguf".to_owned(),
+            model: model.to_owned(),
+            pre: None,
+            tokens: tokens.iter().map(|(token, ..)| (*token).to_owned()).collect(),
+            scores: tokens.iter().map(|(.., score)| *score).collect(),
+            kinds: tokens.iter().map(|(_, kind, _)| *kind).collect(),
+            merges: Vec::new(),
+            begin: Some(1),
+            end: Some(2),
+            separator: None,
+            class: None,
+            unknown: Some(0),
+            mask: None,
+            add_begin: None,
+            add_end: None,
+            add_separator: None,
+            add_space_prefix: None,
+            remove_extra_whitespaces: None,
+            charsmap: Vec::new(),
+        }
+    }
+
+    fn ids(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
+        build(vocabulary).unwrap_or_else(|error| panic!("{error}")).encode(text, true).unwrap().get_ids().to_vec()
+    }
+
+    #[test]
+    fn a_vocabulary_without_a_to_z_lowercases() {
+        let special = [("[UNK]", Kind::Control, 0.), ("[CLS]", Kind::Control, 0.), ("[SEP]", Kind::Control, 0.)];
+        let with = |more: &[&'static str]| {
+            let more = more.iter().map(|token| (*token, Kind::Normal, 0.));
+            vocabulary("bert", &special.into_iter().chain(more).collect::<Vec<_>>())
+        };
+        let uncased = with(&["\u{2581}ab", "c", "\u{2581}\u{211d}"]);
+        assert_eq!((ids(&uncased, "Abc AB [SEP]"), ids(&uncased, "x")), (vec![1, 3, 4, 3, 2, 2], vec![1, 0, 2]));
+        assert_eq!(ids(&with(&["\u{2581}ab", "c", "\u{2581}A"]), "Abc abc"), [1, 0, 3, 4, 2]);
+    }
+
+    #[test]
+    fn the_best_score_is_merged_first() {
+        let tokens = |pair: f32, other: f32| {
+            let letters = ["\u{2581}", "a", "b", "c"].map(|letter| (letter, Kind::Normal, -9.));
+            let special = [("<unk>", Kind::Unknown, 0.), ("<s>", Kind::Control, 0.), ("</s>", Kind::Control, 0.)];
+            special.into_iter().chain(letters).chain([("ab", Kind::Normal, pair), ("bc", Kind::Normal, other)]).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&vocabulary("llama", &tokens(-1., -2.)), "abc"), [1, 3, 7, 6]);
+        assert_eq!(ids(&vocabulary("llama", &tokens(-2., -1.)), "abc"), [1, 3, 4, 8]);
+    }
 }
