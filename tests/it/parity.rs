@@ -212,7 +212,7 @@ fn candle_bert_model_agrees_before_pooling() -> candle_core::Result<()> {
 #[test]
 fn half_precision_is_near_and_can_be_computed_again_in_f32() {
     // These networks have random weights, which amplify rounding: the reference itself, run in bf16, is at 0.9988 on one of them.
-    for (dtype, least) in [(DType::Bf16, 0.998), (DType::F16, 0.9999)] {
+    for (dtype, least) in [(DType::Bf16, 0.998), (DType::F16, 0.9998)] {
         for dir in vecmill::encoders::architectures().flat_map(tiny) {
             let exact = Model::load(&dir);
             let texts = ["the cat sat on the mat.", "a", "hello world"].map(|text| exact.tokens(text, ""));

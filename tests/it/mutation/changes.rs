@@ -23,6 +23,7 @@ pub const KINDS: &[&str] = &[
     "final norm left out",
     "norm before left out",
     "norm inside left out",
+    "norm nested left out",
     "norm after left out",
     "norm before put after",
     "norm inside put after",
@@ -41,7 +42,9 @@ pub const KINDS: &[&str] = &[
     "projection bias left out",
     "token map",
     "token weights left out",
+    "projection norm left out",
     "adapter scale",
+    "adapted token type left out",
     "query bias left out",
     "key bias left out",
     "value bias left out",
@@ -191,6 +194,12 @@ impl All<'_> {
             deltas.iter_mut().for_each(|delta| delta.scale *= 2.);
             !deltas.is_empty()
         });
+        self.outer("adapted token type left out", "", |network| {
+            network.embeddings.tokens.adapters.iter_mut().filter_map(|delta| delta.token_type.take()).count() > 0
+        });
+        self.outer("projection norm left out", "", |network| {
+            network.embeddings.projection.as_mut().is_some_and(|projection| projection.norm.take().is_some())
+        });
         self.outer("adapter scale", "projection", |network| {
             network.embeddings.projection.as_mut().is_some_and(|projection| other_scale(&mut projection.linear.adapters))
         });
@@ -217,6 +226,7 @@ impl All<'_> {
         {
             self.layers("norm before left out", place, |layer| norms(layer).before.take().is_some());
             self.layers("norm inside left out", place, |layer| norms(layer).inside.take().is_some());
+            self.layers("norm nested left out", place, |layer| norms(layer).nested.take().is_some());
             self.layers("norm after left out", place, |layer| norms(layer).after.take().is_some());
             self.layers("norm before put after", place, |layer| {
                 let norms = norms(layer);

@@ -8,15 +8,20 @@ use vecmill::network::{
 
 pub type Place<Of, What> = (&'static str, fn(&mut Of) -> Option<&mut What>);
 
-pub const OUTER_NORMS: [Place<Network, Norm>; 2] =
-    [("embedding norm", |network| network.embeddings.norm.as_mut()), ("final norm", |network| network.norm.as_mut())];
+pub const OUTER_NORMS: [Place<Network, Norm>; 3] = [
+    ("embedding norm", |network| network.embeddings.norm.as_mut()),
+    ("final norm", |network| network.norm.as_mut()),
+    ("projection norm", |network| network.embeddings.projection.as_mut().and_then(|projection| projection.norm.as_mut())),
+];
 
-pub const LAYER_NORMS: [Place<Layer, Norm>; 9] = [
+pub const LAYER_NORMS: [Place<Layer, Norm>; 11] = [
     ("before attention", |layer| layer.attention_norms.before.as_mut()),
     ("inside attention", |layer| layer.attention_norms.inside.as_mut()),
+    ("nested in attention", |layer| layer.attention_norms.nested.as_mut()),
     ("after attention", |layer| layer.attention_norms.after.as_mut()),
     ("before MLP", |layer| layer.mlp_norms.before.as_mut()),
     ("inside MLP", |layer| layer.mlp_norms.inside.as_mut()),
+    ("nested in MLP", |layer| layer.mlp_norms.nested.as_mut()),
     ("after MLP", |layer| layer.mlp_norms.after.as_mut()),
     ("of queries", |layer| layer.attention.qk_norm.as_mut().map(|norms| &mut norms.query)),
     ("of keys", |layer| layer.attention.qk_norm.as_mut().map(|norms| &mut norms.key)),
