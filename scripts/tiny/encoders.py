@@ -1,4 +1,4 @@
-"""BERT's relatives: RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, MPNet, ELECTRA, ALBERT. Reference: transformers' own classes."""
+"""BERT's relatives: RoBERTa (also pre-norm), XLM-RoBERTa, CamemBERT, DistilBERT, MPNet, ELECTRA, ALBERT. Reference: transformers' own classes."""
 
 import torch
 import transformers
@@ -34,6 +34,27 @@ def roberta_mean(out):
     save_model(out, randomise(transformers.RobertaModel(config), 102), dtype=torch.float16, shard="12KB")
     new_layout(out, 24, "mean", normalize=False, prompts={"query": "query: "}, default="query", include_prompt=False)
     reference(out, ["", "query: "])
+
+
+def prelayernorm_cls(out):
+    """Norms before the parts and one behind all, tensors under the prefix of task models."""
+    size = vocab.roberta_bpe(out, 40)
+    config = transformers.RobertaPreLayerNormConfig(**sizes(size, max_position_embeddings=42, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, bos_token_id=0, eos_token_id=2))
+    save_model(out, randomise(transformers.RobertaPreLayerNormModel(config, add_pooling_layer=False), 105), prefix="roberta_prelayernorm.")
+    edit_config(out, architectures=["RobertaPreLayerNormForMaskedLM"])
+    old_layout(out, 32, ["cls_token"], None)
+    reference(out)
+
+
+def prelayernorm_mean(out):
+    """bf16, new layout, other sizes."""
+    size = vocab.roberta_bpe(out, 64)
+    config = transformers.RobertaPreLayerNormConfig(
+        **sizes(size, hidden_size=24, num_attention_heads=3, num_hidden_layers=3, hidden_act="gelu_new", max_position_embeddings=66, type_vocab_size=2, pad_token_id=1)
+    )
+    save_model(out, randomise(transformers.RobertaPreLayerNormModel(config), 106), dtype=torch.bfloat16)
+    new_layout(out, 24, "mean", normalize=True)
+    reference(out)
 
 
 def xlm_roberta_e5(out):
@@ -150,6 +171,8 @@ def albert_groups(out):
 MAKERS = {
     "roberta/old-cls-prefix": roberta_cls,
     "roberta/new-mean-f16-sharded": roberta_mean,
+    "roberta-prelayernorm/old-cls-prefix": prelayernorm_cls,
+    "roberta-prelayernorm/new-mean-bf16": prelayernorm_mean,
     "xlm-roberta/new-mean-bf16": xlm_roberta_e5,
     "xlm-roberta/old-cls-dense-subfolder": xlm_roberta_cls,
     "camembert/old-mean-prefix": camembert_mean,

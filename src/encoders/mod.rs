@@ -21,6 +21,7 @@ mod parts;
 mod postnorm;
 mod qwen;
 mod roberta;
+mod roberta_prelayernorm;
 mod rope;
 mod rotated;
 mod static_embedding;
@@ -50,6 +51,7 @@ const NATIVE: &[&str] = &[""];
 const PAGES: &[Page] = &[
     Page { name: "bert", model_type: "bert", class_prefix: "Bert", code: NATIVE, describe: bert::describe },
     Page { name: "roberta", model_type: "roberta", class_prefix: "Roberta", code: NATIVE, describe: roberta::describe },
+    Page { name: "roberta-prelayernorm", model_type: "roberta-prelayernorm", class_prefix: "RobertaPreLayerNorm", code: NATIVE, describe: roberta_prelayernorm::describe },
     Page { name: "xlm-roberta", model_type: "xlm-roberta", class_prefix: "XLMRoberta", code: NATIVE, describe: roberta::describe_multilingual },
     Page { name: "camembert", model_type: "camembert", class_prefix: "Camembert", code: NATIVE, describe: roberta::describe_multilingual },
     Page { name: "distilbert", model_type: "distilbert", class_prefix: "DistilBert", code: NATIVE, describe: distilbert::describe },
