@@ -8,8 +8,31 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::LazyLock;
 
-/// One line per folder of `models/`; a test holds the two together.
-const COMPILED_IN: &[(&str, &str)] = &[("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml"))];
+/// A folder of `models/` as it is compiled in.
+struct Folder {
+    name: &'static str,
+    card: &'static str,
+    golden: Option<Golden>,
+}
+
+/// A model's golden texts and the reference's vectors for them: `golden.json` and `golden.safetensors`, as `scripts/golden.py` writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Golden {
+    /// The texts and their token counts.
+    pub record: &'static [u8],
+    /// `embeddings` `[N, dim]` f32.
+    pub vectors: &'static [u8],
+}
+
+/// One entry per folder of `models/`; a test holds the two together.
+const COMPILED_IN: &[Folder] = &[Folder {
+    name: "all-MiniLM-L6-v2",
+    card: include_str!("../models/all-MiniLM-L6-v2/card.toml"),
+    golden: Some(Golden {
+        record: include_bytes!("../models/all-MiniLM-L6-v2/golden.json"),
+        vectors: include_bytes!("../models/all-MiniLM-L6-v2/golden.safetensors"),
+    }),
+}];
 
 /// One model we promise to serve exactly.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -150,13 +173,18 @@ impl Card {
 /// All cards, in the order of their names.
 pub fn all() -> &'static [Card] {
     // A card that does not parse cannot get past the tests below; leaving it out is the mildest answer if it ever does.
-    static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| COMPILED_IN.iter().filter_map(|(_, text)| Card::from_toml(text).ok()).collect());
+    static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| COMPILED_IN.iter().filter_map(|folder| Card::from_toml(folder.card).ok()).collect());
     &CARDS
 }
 
 /// The card with this short name.
 pub fn find(name: &str) -> Option<&'static Card> {
     all().iter().find(|card| card.name == name)
+}
+
+/// The goldens of the card with this short name.
+pub fn golden(name: &str) -> Option<Golden> {
+    COMPILED_IN.iter().find(|folder| folder.name == name)?.golden
 }
 
 /// The card of this hub repo.
@@ -195,11 +223,13 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        let listed: BTreeSet<String> = COMPILED_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let listed: BTreeSet<String> = COMPILED_IN.iter().map(|folder| folder.name.to_owned()).collect();
         assert_eq!(folders, listed, "a folder of models/ and COMPILED_IN in card.rs must name the same models");
-        for (name, text) in COMPILED_IN {
-            let card = Card::from_toml(text).unwrap_or_else(|e| panic!("models/{name}: {e}"));
+        for Folder { name, card, golden } in COMPILED_IN {
+            let card = Card::from_toml(card).unwrap_or_else(|e| panic!("models/{name}: {e}"));
             assert_eq!(card.name, *name, "a card's name is its folder's");
+            let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).join("golden.json").exists();
+            assert_eq!(golden.is_some(), here, "the goldens of models/{name} are compiled in where there are some");
         }
         assert_eq!(all().len(), COMPILED_IN.len());
     }

@@ -4,7 +4,7 @@ use super::embedder::{Ask, Embedder, Found, ModelState};
 use crate::service::registry::{Matryoshka, Model};
 use crate::service::{Caller, EmbedCall, Embedded, Service};
 use crate::wire::Fault;
-use crate::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
+use crate::wire::listing::{Fidelity, ModelExtra, ModelItem, SupportedDimensions};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -62,6 +62,7 @@ fn item(model: &Model, alive: bool) -> ModelItem {
             prompts: model.prompt_names(info),
             dtype: Some(info.dtype.to_string()),
             license: license.clone(),
+            fidelity: loaded.fidelity.as_ref().map(|found| Fidelity { texts: found.texts, max_abs: found.max_abs, min_cosine: found.min_cosine }),
         }
     });
     ModelItem {

@@ -5,9 +5,11 @@ pub mod embed;
 pub mod health;
 pub mod keys;
 pub mod models;
+pub mod prepare;
 pub mod pull;
 pub mod serve;
 mod start;
+pub mod verify;
 
 use crate::config::{self, ConfigError, Env, SourceSaid};
 use clap::Parser;
@@ -43,6 +45,8 @@ enum Command {
         source: SourceSaid,
     },
     Keys(keys::Args),
+    /// Compute a model's golden texts and compare them with its reference's vectors; the exit code says whether they hold
+    Verify(Box<verify::Flags>),
     /// Load a running server and measure it
     Bench(Box<bench::Flags>),
     /// Ask a server whether it is ready; the exit code says so (for container health checks)
@@ -58,6 +62,7 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Keys(args) => keys::run(&args).map(done),
+        Command::Verify(flags) => verify::run(&flags, env),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
         Command::Health(flags) => start::run(1, health::run(flags)),
     };

@@ -106,6 +106,10 @@ pub struct ModelSaid {
     #[arg(long, value_name = "MODE", env = "VECMILL_POOLING")]
     pub pooling: Option<String>,
 
+    /// Least cosine to its golden vectors at which a model is served [default: 0.99999 in f32, 0.9999 in bf16 and f16]
+    #[arg(long, value_name = "X", env = "VECMILL_MIN_COSINE")]
+    pub min_cosine: Option<f64>,
+
     #[command(flatten)]
     #[serde(flatten)]
     pub source: SourceSaid,
@@ -209,6 +213,7 @@ impl Said {
                 dtype: self.model_options.dtype.or(file.model_options.dtype),
                 threads: self.model_options.threads.or(file.model_options.threads),
                 pooling: self.model_options.pooling.or(file.model_options.pooling),
+                min_cosine: self.model_options.min_cosine.or(file.model_options.min_cosine),
                 source: SourceSaid {
                     offline: self.model_options.source.offline.or(file.model_options.source.offline),
                     cache_dir: self.model_options.source.cache_dir.or(file.model_options.source.cache_dir),

@@ -29,8 +29,10 @@ pub struct Options {
     pub max_tokens: Option<usize>,
     /// `--device`; `None` = auto: the first GPU that this build and machine have, else the processor.
     pub device: Option<Device>,
-    /// `--dtype`; `None` = auto: f32, which every device computes as the reference does.
+    /// `--dtype`; `None` = f32, which every device computes as the reference does (who loads decides what `auto` tries first).
     pub dtype: Option<DType>,
+    /// `--min-cosine`: the least cosine to its goldens at which the model is served; `None` = by its dtype. Loading itself asks for nothing.
+    pub min_cosine: Option<f64>,
 }
 
 /// Reads `--device`: `auto` is `None`.
@@ -53,6 +55,14 @@ pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
         "f16" => Ok(Some(DType::F16)),
         "int8" => Err("`int8` is not computed yet: choose f32, bf16 or f16".to_owned()),
         _ => Err(format!("`{text}` is not a dtype: say auto, f32, bf16 or f16")),
+    }
+}
+
+/// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU. On a processor f32 is no slower.
+pub fn faster_dtypes(options: &Options) -> &'static [DType] {
+    match (options.dtype, options.device.unwrap_or_else(Device::best)) {
+        (None, Device::Cuda(_) | Device::Metal) => &[DType::Bf16],
+        _ => &[],
     }
 }
 

@@ -6,6 +6,7 @@
 mod cache;
 mod error;
 mod files;
+mod golden;
 mod hfcache;
 mod obtain;
 mod place;
@@ -26,6 +27,7 @@ mod remote;
 
 pub use error::{Attempt, Attempts, HubError, Outcome};
 pub use files::{CONFIG_LIMIT_BYTES, ModelFiles};
+pub use golden::{Goldens, goldens_at};
 pub use obtain::{cached, obtain};
 pub use place::place;
 pub use progress::{Bars, Lines, Progress, Silent, for_stderr};

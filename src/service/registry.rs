@@ -1,5 +1,6 @@
 //! The models being served: slugs, short names, their settings, and what is known of each once it is loaded.
 
+use super::golden::Fidelity;
 use super::tokenizer::TextEncoder;
 use crate::card::Card;
 use crate::engine::Ready;
@@ -51,6 +52,8 @@ pub struct Loaded {
     pub engine: Ready,
     pub info: ModelInfo,
     pub encoder: Arc<TextEncoder>,
+    /// How near it comes to its reference; `None` if there are no goldens for it.
+    pub fidelity: Option<Fidelity>,
 }
 
 /// A prompt that a model does not have; holds the names that it has.

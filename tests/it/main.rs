@@ -8,6 +8,7 @@ mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;
 mod fakemodel;
+mod golden;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]
