@@ -45,7 +45,7 @@ impl Embedder for Service {
 
 fn item(model: &Model, alive: bool) -> ModelItem {
     let loaded = model.loaded();
-    let license = model.card.map(|card| card.license.clone());
+    let license = model.card.map(|card| card.license.clone()).or_else(|| loaded?.info.license.clone());
     let extra = loaded.map(|loaded| {
         let (info, native) = (&loaded.info, loaded.engine.dim);
         let supported_dimensions = match model.matryoshka(info) {

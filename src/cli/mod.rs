@@ -1,6 +1,7 @@
 //! The command line: one file per command, with its flags.
 
 pub mod bench;
+pub mod doctor;
 pub mod embed;
 pub mod health;
 pub mod keys;
@@ -47,6 +48,8 @@ enum Command {
     Keys(keys::Args),
     /// Compute a model's golden texts and compare them with its reference's vectors; the exit code says whether they hold
     Verify(Box<verify::Flags>),
+    /// Explain everything that is decided about a model, and the file or option that decided it
+    Doctor(Box<doctor::Flags>),
     /// Load a running server and measure it
     Bench(Box<bench::Flags>),
     /// Ask a server whether it is ready; the exit code says so (for container health checks)
@@ -63,6 +66,7 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Keys(args) => keys::run(&args).map(done),
         Command::Verify(flags) => verify::run(&flags, env),
+        Command::Doctor(flags) => doctor::run(&flags, env).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
         Command::Health(flags) => start::run(1, health::run(flags)),
     };

@@ -2,10 +2,12 @@
 
 use super::prepare::{Prepared, prepare};
 use crate::config::ServeModel;
+use crate::engine::load::Decision;
 use crate::engine::{Compute, memory};
 use crate::hub;
 use crate::kernels::threads;
 use crate::service::Service;
+use crate::service::decisions;
 use crate::service::golden::Fidelity;
 use crate::service::registry::{Loaded, Model};
 use crate::telemetry;
@@ -60,6 +62,9 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     });
     let ready = ready.await?;
     let (info, encoder, fidelity) = told.await.context("the loader gave no description")?;
+    for Decision { what, value, from } in decisions::all(place, &info) {
+        tracing::info!(model = place.slug, what, value, from, "decided");
+    }
     report(&place.slug, fidelity.as_ref());
     if let Some(name) = &model.settings.default_prompt
         && place.prompt(&info, Some(name)).is_err()

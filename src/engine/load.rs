@@ -1,5 +1,6 @@
 //! From a model's files to a pipeline that is ready to run: the device, the dtype, the weights, and what clients may know of the model.
 
+mod decisions;
 mod info;
 mod shards;
 mod transformer;
@@ -7,6 +8,7 @@ mod transformer;
 pub use crate::encoders::json;
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
+pub use decisions::Decision;
 pub use info::ModelInfo;
 pub use shards::weights;
 
@@ -77,7 +79,12 @@ pub struct Loaded {
 /// # Errors
 /// Whatever in the files or options is missing, broken, or means something this server does not compute.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
-    load_dir(&files.root, options)
+    let mut loaded = load_dir(&files.root, options)?;
+    let license = files.license();
+    let (value, from) = license.as_ref().map_or(("not stated", "neither card nor README.md"), |(license, from)| (license.as_str(), from));
+    loaded.info.decisions.push(Decision::new("license", value, from));
+    loaded.info.license = license.map(|(license, _)| license);
+    Ok(loaded)
 }
 
 /// Loads the model in a directory.
@@ -101,9 +108,12 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         None => modules::without(root, network.width, options.pooling.as_deref())?,
     };
     let limits = transformer.limits(encoder_dir, network.positions(), options.max_tokens)?;
+    let max_tokens_from = limits.from.clone();
     let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, device, dtype: place.dtype };
     let pipeline = Pipeline::new(network, stages, &place)?;
-    let info = info::read(root, encoder_dir, &config, &transformer, &pipeline, about)?;
+    let mut info = info::read(root, encoder_dir, &config, &transformer, &pipeline, about)?;
+    let seen = decisions::Seen { root, encoder: encoder_dir, modules: modules.as_ref(), options, max_tokens_from: &max_tokens_from };
+    info.decisions = decisions::decide(&info, &pipeline, &seen);
     Ok(Loaded { pipeline, info })
 }
 

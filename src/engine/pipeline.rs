@@ -48,6 +48,22 @@ pub struct Stages {
     dim: usize,
 }
 
+/// What follows the encoder, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The pooling modes.
+    pub pooling: String,
+    /// The stages after pooling, in order.
+    pub after: Vec<String>,
+}
+
+impl std::fmt::Display for Described {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.pooling)?;
+        self.after.iter().try_for_each(|stage| write!(f, " > {stage}"))
+    }
+}
+
 /// `[B, dim]`, row-major: vectors on their way through the stages.
 pub(crate) struct Rows {
     pub(crate) data: Vec<f32>,
@@ -109,6 +125,16 @@ impl Pipeline {
     /// What the encoder computes in.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// What follows the encoder.
+    pub fn stages(&self) -> Described {
+        let after = self.stages.rest.iter().map(|stage| match stage {
+            Stage::Dense(dense) => format!("Dense to {}", dense.out_features()),
+            Stage::LayerNorm(_) => "LayerNorm".to_owned(),
+            Stage::Normalize => "Normalize".to_owned(),
+        });
+        Described { pooling: self.stages.pooling.to_string(), after: after.collect() }
     }
 
     /// True if the last stage is Normalize.

@@ -8,6 +8,7 @@ mod error;
 mod files;
 mod golden;
 mod hfcache;
+mod license;
 mod obtain;
 mod place;
 mod progress;

@@ -1,6 +1,7 @@
 //! The use case: texts in, vectors out. Admit, tokenize, submit, gather. Knows neither HTTP nor tensors.
 
 pub mod access;
+pub mod decisions;
 pub mod golden;
 mod ingest;
 pub mod keyfile;

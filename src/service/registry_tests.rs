@@ -24,6 +24,9 @@ fn described(prompts: &[(&str, &str)]) -> ModelInfo {
         weight_bytes: 0,
         tokenizer_dir: ".".into(),
         do_lower_case: false,
+        license: None,
+        stages: "mean > Normalize".to_owned(),
+        decisions: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What clients and operators may know of a loaded model: sizes, limits, prompts.
 
+use super::decisions::Decision;
 use super::transformer::{Limits, Transformer};
 use crate::encoders::json::{Json, short};
 use crate::engine::pipeline::Pipeline;
@@ -40,6 +41,12 @@ pub struct ModelInfo {
     pub tokenizer_dir: PathBuf,
     /// Lowercase the text before the tokenizer's own normalisation.
     pub do_lower_case: bool,
+    /// SPDX identifier of the weights' licence, where card or README state it.
+    pub license: Option<String>,
+    /// What follows the encoder, in words: the same words, the same computation.
+    pub stages: String,
+    /// What was decided, and which file or option decided it.
+    pub decisions: Vec<Decision>,
 }
 
 /// What is known before the pipeline is built.
@@ -71,6 +78,9 @@ pub fn read(root: &Path, encoder: &Path, config: &Json, own: &Transformer, pipel
         weight_bytes: pipeline.weight_bytes(),
         tokenizer_dir: encoder.to_owned(),
         do_lower_case: own.do_lower_case,
+        license: None,
+        stages: pipeline.stages().to_string(),
+        decisions: Vec::new(),
     })
 }
 

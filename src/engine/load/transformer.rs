@@ -49,12 +49,14 @@ pub struct Transformer {
 }
 
 /// How long a text may be, in tokens with special tokens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// What the model takes as configured.
     pub max_tokens: usize,
     /// What its position table reaches.
     pub positions: usize,
+    /// The file or option that `max_tokens` is from.
+    pub from: String,
 }
 
 impl Transformer {
@@ -97,7 +99,7 @@ impl Transformer {
                     format!("{asked} is impossible: the model's position table allows {SHORTEST} to {positions}"),
                 ));
             }
-            return Ok(Limits { max_tokens: asked, positions });
+            return Ok(Limits { max_tokens: asked, positions, from: "max_tokens of the configuration".to_owned() });
         }
         let tokenizer = Json::read(&dir.join("tokenizer_config.json"))?;
         let (file, own) = match (self.max_seq_length, &tokenizer) {
@@ -106,10 +108,11 @@ impl Transformer {
             (None, None) => ("config.json", positions),
         };
         let max_tokens = own.min(positions);
+        let from = if own > positions { format!("config.json ({file} would allow more)") } else { file.to_owned() };
         if max_tokens < SHORTEST {
             return Err(LoadError::file(file, format!("allows texts of {max_tokens} tokens only; {SHORTEST} are the least")));
         }
-        Ok(Limits { max_tokens, positions })
+        Ok(Limits { max_tokens, positions, from })
     }
 }
 

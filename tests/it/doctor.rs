@@ -1,0 +1,87 @@
+//! `vecmill doctor` and the log name every decision about a model, and the file or option that decided it.
+
+use crate::golden::Certified;
+use crate::server::{Server, command, vecmill};
+use serde_json::{Value, json};
+
+fn doctor(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = vecmill(&[&["doctor", "--offline", "--dtype", "f32", "--device", "cpu"], words].concat()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn report(model: &Certified, more: &[&str]) -> Value {
+    let root = model.root();
+    let (code, text, error) = doctor(&[&["--json", "--model", root.to_str().unwrap()], more].concat());
+    assert_eq!(code, Some(0), "{error}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Value and source of a decision, which must be there once.
+fn decision(report: &Value, what: &str) -> (String, String) {
+    let found: Vec<_> = report["decisions"].as_array().unwrap().iter().filter(|decision| decision["what"] == what).collect();
+    assert_eq!(found.len(), 1, "{what} in {report}");
+    (found[0]["value"].as_str().unwrap().to_owned(), found[0]["from"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn every_decision_names_the_file_that_it_comes_from() {
+    let model = Certified::new("old-mean");
+    std::fs::write(model.root().join("README.md"), "---\nlicense: mit\n---\n# A model\n").unwrap();
+    let report = report(&model, &[]);
+    let prompts = "config_sentence_transformers.json";
+    for (what, value, from) in [
+        ("architecture", "bert", "config.json"),
+        ("pooling", "mean", "1_Pooling/config.json"),
+        ("after_pooling", "Normalize", "modules.json"),
+        ("model_length", "unit length (Normalize)", "modules.json"),
+        ("max_tokens", "24", "sentence_bert_config.json"),
+        ("position_limit", "40", "config.json"),
+        ("default_prompt", "passage", prompts),
+        ("prompt_unless_named", "passage", prompts),
+        ("supported_dimensions", "only 16", "not declared by operator, card or config.json"),
+        ("dtype", "f32", "--dtype, the model's table, or auto after its goldens held"),
+        ("device", "cpu", "--device"),
+        ("license", "mit", "README.md"),
+        ("truncate", "none", "the default"),
+    ] {
+        assert_eq!(decision(&report, what), (value.to_owned(), from.to_owned()), "{what}");
+    }
+    assert_eq!(decision(&report, "query_prompt").0, "\"query: \"");
+    assert_eq!(decision(&report, "document_prompt").0, "\"passage: \"");
+    assert!(decision(&report, "memory_while_loading_mib").0.parse::<u64>().unwrap() >= 1);
+    assert_eq!((&report["slug"], &report["fidelity"]["holds"]), (&json!("model"), &json!(true)));
+    assert!(report["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().contains("input_type")), "{report}");
+}
+
+#[test]
+fn pooling_that_the_operator_names_is_said_to_be_his() {
+    let model = Certified::new("old-mean");
+    std::fs::remove_file(model.root().join("modules.json")).unwrap();
+    std::fs::remove_dir_all(model.root().join("golden")).unwrap();
+    let root = model.root();
+    let (code, _, error) = doctor(&["--model", root.to_str().unwrap()]);
+    assert!(code == Some(1) && error.contains("--pooling"), "never guessed: {error}");
+    let report = report(&model, &["--pooling", "cls"]);
+    assert_eq!(decision(&report, "pooling"), ("cls".to_owned(), "--pooling (there is no modules.json)".to_owned()));
+    assert_eq!(decision(&report, "after_pooling").0, "nothing");
+    assert!(report["fidelity"].is_null() && report["notes"][0].as_str().unwrap().contains("no goldens"), "{report}");
+}
+
+#[test]
+fn the_text_form_and_the_log_say_the_same() {
+    let model = Certified::new("new-cls-dense");
+    let root = model.root();
+    let (code, text, error) = doctor(&["--model", root.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{error}");
+    let line = text.lines().find(|line| line.starts_with("pooling ")).unwrap();
+    assert!(line.contains(" cls ") && line.contains("1_Pooling/config.json"), "{line}");
+    assert!(text.contains("Dense to 12, Normalize") && text.contains("goldens hold: "), "{text}");
+
+    let words = ["--model", root.to_str().unwrap(), "--dtype", "f32", "--offline", "--port", "0", "--log-format", "json"];
+    let server = Server::spawn(command(&words));
+    let log = server.log();
+    let logged: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let pooling = logged.iter().find(|line| line["what"] == "pooling").unwrap_or_else(|| panic!("{log}"));
+    assert_eq!((&pooling["value"], &pooling["from"], &pooling["model"]), (&json!("cls"), &json!("1_Pooling/config.json"), &json!("model")));
+    assert!(logged.iter().any(|line| line["message"] == "the goldens hold"), "{log}");
+}
