@@ -10,10 +10,10 @@ use std::pin::Pin;
 
 impl Embedder for Service {
     fn embed(&self, ask: Ask, caller: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
-        let Ask { slug, texts, dimensions, truncate, input_type } = ask;
+        let Ask { slug, texts, dimensions, truncate, input_type, expect_space } = ask;
         Box::pin(async move {
             let Some(found) = self.find(&slug) else { return Err(Fault::ModelNotFound { model: slug }) };
-            Service::embed(self, EmbedCall { model: found.model, texts, dimensions, truncate, input_type }, caller).await
+            Service::embed(self, EmbedCall { model: found.model, texts, dimensions, truncate, input_type, expect_space }, caller).await
         })
     }
 
@@ -62,6 +62,7 @@ fn item(model: &Model, alive: bool) -> ModelItem {
             prompts: model.prompt_names(info),
             dtype: Some(info.dtype.to_string()),
             license: license.clone(),
+            space: Some(loaded.space.fingerprint(native)),
             fidelity: loaded.fidelity.as_ref().map(|found| Fidelity { texts: found.texts, max_abs: found.max_abs, min_cosine: found.min_cosine }),
         }
     });

@@ -9,6 +9,7 @@ use crate::hub;
 use crate::service::decisions;
 use crate::service::golden::Fidelity;
 use crate::service::registry::{Model, Settings};
+use crate::service::space::Space;
 use serde::Serialize;
 use std::io::{Write, stdout};
 use std::path::Path;
@@ -54,6 +55,12 @@ fn examine(flags: &Flags, models: &config::Models, out: &mut dyn Write) -> anyho
     let Prepared { loaded, fidelity, .. } = prepare(&files, &models.load)?;
     let model = Model::new(what.slug(), what.card(), Settings::default());
     let mut decisions = decisions::all(&model, &loaded.info);
+    let space = Space::new(&hub::weights_digest(&files, &models.hub, &hub::Silent)?, &model, &loaded.info);
+    decisions.push(Decision::new(
+        "space",
+        space.fingerprint(loaded.info.dimensions),
+        "weights, stages, prompts, size, length and class of number type together",
+    ));
     decisions.push(memory_expected(&files.root, loaded.info.weight_bytes as u64));
     let notes = decisions::notes(&model, &loaded.info, fidelity.is_some());
     let report = Report { model: what.said(), slug: model.slug.clone(), directory: files.root.display().to_string(), decisions, fidelity, notes };

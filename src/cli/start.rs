@@ -10,6 +10,7 @@ use crate::service::Service;
 use crate::service::decisions;
 use crate::service::golden::Fidelity;
 use crate::service::registry::{Loaded, Model};
+use crate::service::space::Space;
 use crate::telemetry;
 use anyhow::{Context, anyhow};
 use std::path::Path;
@@ -50,7 +51,13 @@ pub async fn load_all(service: &Arc<Service>, models: Vec<ServeModel>, hub: &hub
 
 async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub: &hub::Options, needed_bytes: &mut u64) -> anyhow::Result<Loaded> {
     let (what, hub) = (model.what.clone(), hub.clone());
-    let files = tokio::task::spawn_blocking(move || hub::obtain(&what, &hub, &*hub::for_stderr())).await??;
+    let obtained = tokio::task::spawn_blocking(move || {
+        let progress = hub::for_stderr();
+        let files = hub::obtain(&what, &hub, &*progress)?;
+        let digest = hub::weights_digest(&files, &hub, &*progress)?;
+        anyhow::Ok((files, digest))
+    });
+    let (files, digest) = obtained.await??;
     *needed_bytes += memory::weights_bytes(&files.root);
     memory::check(*needed_bytes, memory::allowance(Path::new("/")))?;
     let (tell, told) = oneshot::channel();
@@ -71,7 +78,9 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     {
         return Err(anyhow!("default_prompt {name:?} is not a prompt of this model; it has {}", place.prompt_names(&info).join(", ")));
     }
-    Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity })
+    let space = Space::new(&digest, place, &info);
+    tracing::info!(model = place.slug, space = space.fingerprint(info.dimensions), weights = digest, "embedding space");
+    Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity, space })
 }
 
 /// How near the model comes to its reference, for the log and the metrics.

@@ -4,6 +4,7 @@
 //! packages) and hands out [`ModelFiles`]. A model with a card is only ever handed out with the card's bytes.
 
 mod cache;
+mod digest;
 mod error;
 mod files;
 mod golden;
@@ -26,6 +27,7 @@ mod remote;
 #[path = "no_remote.rs"]
 mod remote;
 
+pub use digest::weights_digest;
 pub use error::{Attempt, Attempts, HubError, Outcome};
 pub use files::{CONFIG_LIMIT_BYTES, ModelFiles};
 pub use golden::{Goldens, goldens_at};

@@ -1,6 +1,7 @@
 //! The models being served: slugs, short names, their settings, and what is known of each once it is loaded.
 
 use super::golden::Fidelity;
+use super::space::Space;
 use super::tokenizer::TextEncoder;
 use crate::card::Card;
 use crate::engine::Ready;
@@ -54,6 +55,8 @@ pub struct Loaded {
     pub encoder: Arc<TextEncoder>,
     /// How near it comes to its reference; `None` if there are no goldens for it.
     pub fidelity: Option<Fidelity>,
+    /// Where its vectors lie.
+    pub space: Space,
 }
 
 /// A prompt that a model does not have; holds the names that it has.

@@ -22,3 +22,4 @@ mod raw;
 mod readme;
 mod serve;
 mod server;
+mod space;
