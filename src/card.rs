@@ -3,7 +3,7 @@
 //! A card is data in `models/<name>/card.toml`, compiled in. It holds only what was seen: hashes of bytes that were in hand, a
 //! revision only where it could be confirmed. What `config.json` says about the network stays there.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::LazyLock;
@@ -64,7 +64,7 @@ pub struct Card {
 }
 
 /// The meaning of prompt names, which the models' own files leave to the reader.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prompts {
     /// Name of the prompt for search queries.
@@ -74,7 +74,7 @@ pub struct Prompts {
 }
 
 /// One file of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CardFile {
     /// Path inside the model's directory, `/` between folders.
@@ -145,20 +145,8 @@ impl Card {
         if self.repo.split('/').count() != 2 || !self.repo.split('/').all(is_plain_name) {
             return Some(format!("repo {:?} is not owner/name", self.repo));
         }
-        if self.files.is_empty() {
-            return Some("files is empty".to_owned());
-        }
-        let mut seen = BTreeMap::new();
-        for file in &self.files {
-            if !is_inside(&file.path) {
-                return Some(format!("files: path {:?} does not stay inside the model's directory", file.path));
-            }
-            if !is_sha256(&file.sha256) {
-                return Some(format!("files: sha256 of {} is not 64 lower-case hex digits", file.path));
-            }
-            if seen.insert(&file.path, ()).is_some() {
-                return Some(format!("files: {} is listed twice", file.path));
-            }
+        if let Some(reason) = files_fault(&self.files) {
+            return Some(reason);
         }
         // A package name that starts with a dash would be an option of pip's.
         let odd =
@@ -168,6 +156,26 @@ impl Card {
             .find(|source| odd(&source.package) || odd(&source.version))
             .map(|source| format!("python: {}=={} is not a package and version", source.package, source.version))
     }
+}
+
+/// What is wrong with a list of files, if anything: paths that leave the directory, hashes that are none, a file twice, no file at all.
+pub(crate) fn files_fault(files: &[CardFile]) -> Option<String> {
+    if files.is_empty() {
+        return Some("files is empty".to_owned());
+    }
+    let mut seen = BTreeMap::new();
+    for file in files {
+        if !is_inside(&file.path) {
+            return Some(format!("files: path {:?} does not stay inside the model's directory", file.path));
+        }
+        if !is_sha256(&file.sha256) {
+            return Some(format!("files: sha256 of {} is not 64 lower-case hex digits", file.path));
+        }
+        if seen.insert(&file.path, ()).is_some() {
+            return Some(format!("files: {} is listed twice", file.path));
+        }
+    }
+    None
 }
 
 /// All cards, in the order of their names.
@@ -182,9 +190,10 @@ pub fn find(name: &str) -> Option<&'static Card> {
     all().iter().find(|card| card.name == name)
 }
 
-/// The goldens of the card with this short name.
-pub fn golden(name: &str) -> Option<Golden> {
-    COMPILED_IN.iter().find(|folder| folder.name == name)?.golden
+/// The goldens of a card that is compiled in. A bundle's card of the same name is another card.
+pub fn golden(card: &Card) -> Option<Golden> {
+    let own = find(&card.name).filter(|own| std::ptr::eq(*own, card))?;
+    COMPILED_IN.iter().find(|folder| folder.name == own.name)?.golden
 }
 
 /// The card of this hub repo.

@@ -1,6 +1,7 @@
 //! The command line: one file per command, with its flags.
 
 pub mod bench;
+pub mod bundle;
 pub mod doctor;
 pub mod embed;
 pub mod health;
@@ -38,6 +39,8 @@ enum Command {
         #[command(flatten)]
         source: SourceSaid,
     },
+    /// Write a model into one file, with its goldens, hashes and perhaps a signature
+    Bundle(Box<bundle::Flags>),
     /// List the models known by name
     Models {
         #[command(flatten)]
@@ -63,6 +66,7 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Serve(args) => serve::run(*args, env).map(done),
         Command::Embed(flags) => embed::run(*flags, env),
         Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
+        Command::Bundle(flags) => bundle::run(&flags, env, &mut stdout()).map(done),
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Keys(args) => keys::run(&args).map(done),
         Command::Verify(flags) => verify::run(&flags, env),

@@ -228,6 +228,7 @@ pub fn resolve_source(said: &SourceSaid, env: &Env) -> hub::Options {
         hf_endpoint: env.get("HF_ENDPOINT").unwrap_or("https://huggingface.co").to_owned(),
         hf_token: env.get("HF_TOKEN").map(str::to_owned),
         proxied: proxies.iter().any(|name| env.get(name).is_some()),
+        trust: said.trust.clone(),
         python: "python3".to_owned(),
         limits: hub::Limits::default(),
     }

@@ -33,7 +33,7 @@ impl ModelFiles {
             return goldens_at(&folder).map(Some);
         }
         let compiled_in = |card: &card::Card| {
-            let golden = card::golden(&card.name)?;
+            let golden = card::golden(card)?;
             let from = format!("the card of {}", card.name);
             Some(Goldens { record: golden.record.to_vec(), vectors: golden.vectors.to_vec(), from })
         };

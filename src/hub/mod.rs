@@ -3,6 +3,7 @@
 //! [`parse`] reads what the operator wrote, [`obtain`] asks the sources in turn (our cache, the hub's own cache, the hub, Python
 //! packages) and hands out [`ModelFiles`]. A model with a card is only ever handed out with the card's bytes.
 
+pub mod bundle;
 mod cache;
 mod digest;
 mod error;
@@ -54,6 +55,8 @@ pub struct Options {
     pub hf_token: Option<String>,
     /// True if a proxy variable is set: named in the advice when the hub cannot be reached.
     pub proxied: bool,
+    /// Serve only what this key has signed, and cards.
+    pub trust: Option<bundle::PublicKey>,
     /// The Python interpreter whose pip fetches packages (`python3`).
     pub python: String,
     /// How long a source may keep us waiting.

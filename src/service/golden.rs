@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_spread_and_short() {
-        let card = crate::card::golden("all-MiniLM-L6-v2").unwrap();
+        let card = crate::card::golden(crate::card::find("all-MiniLM-L6-v2").unwrap()).unwrap();
         let files = Goldens { record: card.record.to_vec(), vectors: card.vectors.to_vec(), from: "card".to_owned() };
         let set = GoldenSet::parse(&files).unwrap();
         let sample = set.sample();
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn files_that_do_not_belong_together_are_refused() {
-        let card = crate::card::golden("all-MiniLM-L6-v2").unwrap();
+        let card = crate::card::golden(crate::card::find("all-MiniLM-L6-v2").unwrap()).unwrap();
         let parse = |record: &[u8], vectors: &[u8]| {
             let files = Goldens { record: record.to_vec(), vectors: vectors.to_vec(), from: "here".to_owned() };
             GoldenSet::parse(&files).unwrap_err().to_string()

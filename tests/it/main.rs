@@ -1,6 +1,7 @@
 //! The one integration binary: each module is about one promise.
 
 mod abuse;
+mod bundle;
 mod checkpoint;
 mod contract;
 mod corpus;
