@@ -50,7 +50,12 @@ fn item(model: &Model, alive: bool) -> ModelItem {
         let (info, native) = (&loaded.info, loaded.engine.dim);
         let supported_dimensions = match model.matryoshka(info) {
             Matryoshka::Denied => SupportedDimensions::Sizes(vec![native]),
-            Matryoshka::Sizes(sizes) if model.settings.matryoshka_strict => SupportedDimensions::Sizes(sizes),
+            Matryoshka::Sizes(mut sizes) if model.settings.matryoshka_strict => {
+                // The native size is always taken.
+                sizes.retain(|size| *size != native);
+                sizes.push(native);
+                SupportedDimensions::Sizes(sizes)
+            }
             Matryoshka::Sizes(trained) => SupportedDimensions::Range { min: 1, max: native, trained },
             Matryoshka::Any => SupportedDimensions::Range { min: 1, max: native, trained: Vec::new() },
         };

@@ -73,11 +73,7 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
         tracing::info!(model = place.slug, what, value, from, "decided");
     }
     report(&place.slug, fidelity.as_ref());
-    if let Some(name) = &model.settings.default_prompt
-        && place.prompt(&info, Some(name)).is_err()
-    {
-        return Err(anyhow!("default_prompt {name:?} is not a prompt of this model; it has {}", place.prompt_names(&info).join(", ")));
-    }
+    place.check(&info).map_err(|sentence| anyhow!(sentence))?;
     let space = Space::new(&digest, place, &info);
     tracing::info!(model = place.slug, space = space.fingerprint(info.dimensions), weights = digest, "embedding space");
     Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity, space })
