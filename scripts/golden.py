@@ -3,15 +3,16 @@
     python scripts/golden.py MODEL [OUT]
 
 MODEL is a directory (or a name that sentence-transformers knows), OUT the folder to write into, by default MODEL/golden, where vecmill looks for
-it. Writes golden.json (the texts with their prompts and token counts, package versions, the weights' sha256) and golden.safetensors (`embeddings`
-[N, dim] f32 as the model's own modules make them; `ids` [sum of tokens] i32 and `offsets` [N + 1] i32: each text's ids, special tokens and prompt
-included, cut at the end to the model's length). Needs sentence-transformers; run it again only to change the texts, after training, or to follow a
-new release of the reference.
+it. Writes golden.json (the texts with their prompts and token counts, `max_tokens` (0: nothing is cut), package versions, the weights' sha256) and
+golden.safetensors (`embeddings` [N, dim] f32 as the model's own modules make them; `ids` [sum of tokens] i32 and `offsets` [N + 1] i32: each text's
+ids, special tokens and prompt included, cut at the end to the model's length). Needs sentence-transformers; run it again only to change the texts,
+after training, or to follow a new release of the reference.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import platform
 import random
 from pathlib import Path
@@ -126,8 +127,17 @@ def texts_with_prompts(model, own, most):
     return [(text, "") for text in texts] + [(text, prompt) for prompt in prompts for text in few]
 
 
-def ids_of(model, text, prompt):
-    return model.preprocess([text], prompt=prompt)["input_ids"][0].tolist()
+def ids_of(model, text, prompt, cut):
+    """The ids that the model computes, or (without `cut`) those of the whole text."""
+    if not isinstance(model.tokenizer, tokenizers.Tokenizer):
+        if cut:
+            return model.preprocess([text], prompt=prompt)["input_ids"][0].tolist()
+        return model.tokenizer(prompt + text, truncation=False)["input_ids"]
+    if cut:
+        return model.preprocess([text], prompt=prompt)["input_ids"].tolist()
+    whole = tokenizers.Tokenizer.from_str(model.tokenizer.to_str())  # A StaticEmbedding has the bare tokenizer.
+    whole.no_truncation()
+    return whole.encode(prompt + text, add_special_tokens=False).ids
 
 
 def arguments():
@@ -147,19 +157,21 @@ def main(said):
     local = Path(said.model).is_dir()
     model = sentence_transformers.SentenceTransformer(said.model, device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=local)
     own = said.texts.read_text(encoding="utf-8").splitlines() if said.texts else None
-    # A tokenizer without special tokens gives an empty text no token, and no model a vector for that.
-    pairs = [(text, prompt) for text, prompt in texts_with_prompts(model, own, said.most) if ids_of(model, text, prompt)]
+    pairs = texts_with_prompts(model, own, said.most)
+    if not isinstance(model.tokenizer, tokenizers.Tokenizer):
+        # A tokenizer without special tokens gives an empty text no token, and no model but a static table a vector for that.
+        pairs = [(text, prompt) for text, prompt in pairs if ids_of(model, text, prompt, True)]
     cut = {"truncate_dim": said.truncate_dim, "normalize_embeddings": True} if said.truncate_dim else {}
     # One text at a time: no padding anywhere near the reference.
     encode = lambda text, prompt: model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **cut)[0]
     embeddings = np.stack([encode(text, prompt) for text, prompt in pairs]).astype(np.float32)
-    ids = [ids_of(model, text, prompt) for text, prompt in pairs]
-    whole = [len(model.tokenizer(prompt + text, truncation=False)["input_ids"]) for text, prompt in pairs]
+    ids = [ids_of(model, text, prompt, True) for text, prompt in pairs]
+    whole = [len(ids_of(model, text, prompt, False)) for text, prompt in pairs]
     offsets = np.cumsum([0] + [len(row) for row in ids]).astype(np.int32)
     flat = np.array([id for row in ids for id in row], dtype=np.int32)
     said.out.mkdir(parents=True, exist_ok=True)
     save_file({"embeddings": embeddings, "ids": flat, "offsets": offsets}, said.out / "golden.safetensors")
-    weights = Path(said.model) / "model.safetensors"
+    weights, length = Path(said.model) / "model.safetensors", model.max_seq_length
     items = [
         {"text": text} | ({"prompt": prompt} if prompt else {}) | {"tokens": len(row), "original_tokens": full}
         for (text, prompt), row, full in zip(pairs, ids, whole)
@@ -167,7 +179,7 @@ def main(said):
     record = {
         "about": "Vectors and ids in golden.safetensors, in this order; written by scripts/golden.py.",
         "weights_sha256": sha256(weights) if weights.exists() else None,
-        "max_tokens": model.max_seq_length,
+        "max_tokens": 0 if length is None or math.isinf(length) else length,
         **({"truncate_dim": said.truncate_dim} if said.truncate_dim else {}),
         "packages": {
             "python": platform.python_version(),

@@ -17,7 +17,7 @@ use std::path::Path;
 /// Flags of `vecmill doctor`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Flags {
-    /// The model: a card's name, a directory, a bundle, or owner/name on the hub.
+    /// The model: a card's name, a directory, a bundle, a GGUF file, or owner/name on the hub.
     #[arg(long, value_name = "WHAT")]
     pub model: String,
     /// Print JSON.

@@ -17,7 +17,7 @@ const WORST: usize = 5;
 /// Flags of `vecmill verify`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Flags {
-    /// The model: a card's name, a directory, a bundle, or owner/name on the hub.
+    /// The model: a card's name, a directory, a bundle, a GGUF file, or owner/name on the hub.
     #[arg(long, value_name = "WHAT")]
     pub model: String,
     /// Compare with these goldens instead of the model's own: a golden.json, with its .safetensors beside it.

@@ -2,25 +2,28 @@
 
 mod decisions;
 mod info;
+pub mod one_file;
 mod shards;
+mod table;
 mod transformer;
 
-pub use crate::encoders::json;
+pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
 pub use decisions::Decision;
-pub use info::ModelInfo;
+pub use info::{ModelInfo, TextRules};
 pub use shards::weights;
 
-use super::pipeline::{Pipeline, modules};
+use super::pipeline::modules::{self, Modules};
+use super::pipeline::{Pipeline, Stages};
 use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::hub::ModelFiles;
-use crate::network::Bytes;
+use crate::network::{Bytes, Network, WeightTable};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use transformer::Transformer;
+use transformer::{Limits, Transformer};
 
 /// What is asked of a model when it is loaded.
 #[derive(Debug, Clone, Default)]
@@ -74,13 +77,15 @@ pub struct Loaded {
     pub info: ModelInfo,
 }
 
-/// Loads a model.
+/// Loads a model: a directory, or one GGUF file.
 ///
 /// # Errors
 /// Whatever in the files or options is missing, broken, or means something this server does not compute.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
-    let mut loaded = load_dir(&files.root, options)?;
-    let license = files.license();
+    let root = &files.root;
+    let mut loaded = if one_file::is_gguf(root) { one_file::load(root, options)? } else { load_dir(root, options)? };
+    let own = loaded.info.license.take().map(|license| (license, "general.license of the file"));
+    let license = files.license().or(own);
     let (value, from) = license.as_ref().map_or(("not stated", "neither card nor README.md"), |(license, from)| (license.as_str(), from));
     loaded.info.decisions.push(Decision::new("license", value, from));
     loaded.info.license = license.map(|(license, _)| license);
@@ -97,24 +102,88 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     }
     let modules = modules::read(root)?;
     let encoder_dir = modules.as_ref().map_or(root, |modules| &modules.encoder);
-    let transformer = Transformer::read(encoder_dir)?;
-    let config = Json::require(&encoder_dir.join("config.json"))?;
     let table = weights(encoder_dir)?;
-    let (architecture, network) = crate::encoders::describe(&config, &table)?;
+    let encoder = match &modules {
+        Some(modules) if modules.table => Encoder::table(modules, &table, options)?,
+        _ => Encoder::network(root, modules.as_ref(), &table, options)?,
+    };
+    let Encoder { architecture, config, network, stages, limits, positions_from, text } = encoder;
     let device = options.device.unwrap_or_else(Device::best);
     let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
-    let stages = match &modules {
-        Some(modules) => modules.stages(network.width)?,
-        None => modules::without(root, network.width, options.pooling.as_deref())?,
+    let about = info::About {
+        architecture,
+        hidden_size: network.width,
+        vocabulary: network.vocabulary(),
+        adapters: network.adapters,
+        limits,
+        text,
+        device,
+        dtype: place.dtype,
     };
-    let limits = transformer.limits(encoder_dir, network.positions(), options.max_tokens)?;
-    let max_tokens_from = limits.from.clone();
-    let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, device, dtype: place.dtype };
+    let max_tokens_from = about.limits.from.clone();
+    let table = modules.as_ref().map_or(network.is_table(), |modules| modules.table);
     let pipeline = Pipeline::new(network, stages, &place)?;
-    let mut info = info::read(root, encoder_dir, &config, &transformer, &pipeline, about)?;
-    let seen = decisions::Seen { root, encoder: encoder_dir, modules: modules.as_ref(), options, max_tokens_from: &max_tokens_from };
+    let mut info = info::read(root, encoder_dir, &config, &pipeline, about)?;
+    let seen = decisions::Seen {
+        root,
+        encoder: encoder_dir,
+        modules: modules.as_ref(),
+        table,
+        options,
+        max_tokens_from: &max_tokens_from,
+        positions_from: &positions_from,
+    };
     info.decisions = decisions::decide(&info, &pipeline, &seen);
     Ok(Loaded { pipeline, info })
+}
+
+/// What a checkpoint says of its encoder and of what comes before and after it.
+struct Encoder {
+    architecture: &'static str,
+    config: Json,
+    network: Network,
+    stages: Stages,
+    limits: Limits,
+    /// The file or rule that the end of the positions is from.
+    positions_from: String,
+    text: TextRules,
+}
+
+impl Encoder {
+    /// A Transformer module, or a checkpoint without modules.json.
+    fn network(root: &Path, modules: Option<&Modules>, weights: &WeightTable, options: &Options) -> Result<Self, LoadError> {
+        let dir = modules.map_or(root, |modules| &modules.encoder);
+        let own = Transformer::read(dir)?;
+        let config = Json::require(&dir.join("config.json"))?;
+        let (architecture, mut network) = crate::encoders::describe(&config, weights)?;
+        if modules.is_none() && network.is_table() {
+            let (limits, text, stages) = table::alone(&config, &network, options.max_tokens)?;
+            return Ok(Self { architecture, config, network, stages, limits, positions_from: table::POSITIONS_FROM.to_owned(), text });
+        }
+        if let Some(modules) = modules.filter(|modules| modules.takes_task && network.adapters == 0) {
+            return Err(LoadError::file(&modules.file, "begins with the model's own code (`custom_st.Transformer`), which is not run"));
+        }
+        let stages = match modules {
+            Some(modules) => modules.stages(network.width)?,
+            None => modules::without(root, network.width, options.pooling.as_deref())?,
+        };
+        let own_positions = own.positions(&network);
+        let positions_from = if own_positions > network.max_tokens { own.file() } else { config.file() }.to_owned();
+        network.max_tokens = own_positions;
+        let limits = own.limits(dir, network.max_tokens, options.max_tokens)?;
+        let text = TextRules { do_lower_case: own.do_lower_case, ..TextRules::default() };
+        Ok(Self { architecture, config, network, stages, limits, positions_from, text })
+    }
+
+    /// A StaticEmbedding module. Its config.json, where there is one, says nothing that sentence-transformers obeys.
+    fn table(modules: &Modules, weights: &WeightTable, options: &Options) -> Result<Self, LoadError> {
+        let (architecture, network) = crate::encoders::describe_table(weights)?;
+        let config = Json::read(&modules.encoder.join("config.json"))?.unwrap_or_else(|| Json::empty(&modules.encoder.join("config.json")));
+        let limits = table::limits(&modules.encoder, &network, options.max_tokens)?;
+        let text = TextRules { special_tokens: false, ..TextRules::default() };
+        let (stages, positions_from) = (modules.stages(network.width)?, table::POSITIONS_FROM.to_owned());
+        Ok(Self { architecture, config, stages, network, limits, positions_from, text })
+    }
 }
 
 fn open(device: Device) -> Result<candle_core::Device, LoadError> {

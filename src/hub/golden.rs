@@ -23,7 +23,7 @@ pub struct Goldens {
 }
 
 impl ModelFiles {
-    /// The goldens in the model's folder `golden/`, else those of its card; `None` if it has none.
+    /// The goldens in the model's folder `golden/`, else those of its card; `None` if it has none, as a model in one file.
     ///
     /// # Errors
     /// One of the two files is missing or cannot be read.

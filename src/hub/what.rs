@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub enum What {
     /// A model with a card.
     Card(&'static Card),
-    /// A directory on this machine.
+    /// A directory on this machine, or a GGUF file.
     Path(PathBuf),
     /// A model in one file; what its manifest says is believed only once the file has been verified.
     Bundle {
@@ -63,7 +63,7 @@ fn on_disk(path: PathBuf) -> What {
 
 fn alternatives() -> String {
     let names: Vec<&str> = card::all().iter().map(|card| card.name.as_str()).collect();
-    format!("give a known model ({}), a directory (./dir or /dir), or owner/name on the hub", names.join(", "))
+    format!("give a known model ({}), a directory (./dir or /dir), a GGUF file (./file.gguf), or owner/name on the hub", names.join(", "))
 }
 
 impl What {

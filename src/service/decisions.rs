@@ -1,6 +1,6 @@
 //! What the operator, the card and the checkpoint together decide about a model being served: what the loader could not know.
 
-use super::registry::{Matryoshka, Model};
+use super::registry::{Matryoshka, Model, Role};
 use crate::engine::load::{Decision, ModelInfo};
 
 /// The loader's decisions, then those of the service.
@@ -20,7 +20,7 @@ pub fn all(model: &Model, info: &ModelInfo) -> Vec<Decision> {
         (None, false, Some(_)) => "config.json".to_owned(),
         (None, false, None) => "not declared by operator, card or config.json".to_owned(),
     };
-    let prompt = |name: &str| model.prompt(info, Some(name)).map(|text| format!("{text:?}")).unwrap_or_default();
+    let role = |name: &str| described(model.role(info, Some(name)).unwrap_or_default(), info);
     let mapped = |by_card: bool| if by_card { "the card" } else { "the checkpoint's prompts; empty where it has none of that name" };
     let default = settings.default_prompt.as_deref().or(info.default_prompt_name.as_deref()).unwrap_or("none");
     let length = if settings.as_the_model { "as the model's modules leave it" } else { "unit length" };
@@ -28,12 +28,18 @@ pub fn all(model: &Model, info: &ModelInfo) -> Vec<Decision> {
     decisions.extend([
         Decision::new("supported_dimensions", sizes, sizes_from),
         Decision::new("vector_length", length, table(settings.as_the_model, "the default")),
-        Decision::new("query_prompt", prompt("query"), mapped(model.card.is_some_and(|card| card.prompts.query.is_some()))),
-        Decision::new("document_prompt", prompt("document"), mapped(model.card.is_some_and(|card| card.prompts.document.is_some()))),
+        Decision::new("query_prompt", role("query"), mapped(model.card.is_some_and(|card| card.prompts.query.is_some()))),
+        Decision::new("document_prompt", role("document"), mapped(model.card.is_some_and(|card| card.prompts.document.is_some()))),
         Decision::new("prompt_unless_named", default, table(settings.default_prompt.is_some(), "config_sentence_transformers.json")),
         Decision::new("truncate", format!("{:?}", settings.truncate).to_lowercase(), table(settings.truncate != Default::default(), "the default")),
     ]);
     decisions
+}
+
+/// The text that goes before, and the task whose deltas are added.
+fn described(role: Role, info: &ModelInfo) -> String {
+    let task = info.adapters.iter().find(|(_, adapter)| Some(**adapter) == role.adapter);
+    task.map_or_else(|| format!("{:?}", role.prompt), |(task, _)| format!("{:?} and the deltas of {task}", role.prompt))
 }
 
 /// What whoever uses the model should know, in sentences.
@@ -47,7 +53,7 @@ pub fn notes(model: &Model, info: &ModelInfo, proven: bool) -> Vec<String> {
     if model.matryoshka(info) == Matryoshka::Denied {
         notes.push(format!("`dimensions` other than {} is refused: the model is not declared fit for shorter vectors.", info.dimensions));
     }
-    let (query, document) = (model.prompt(info, Some("query")), model.prompt(info, Some("document")));
+    let (query, document) = (model.role(info, Some("query")), model.role(info, Some("document")));
     if query == document {
         notes.push("Queries and documents are embedded alike.".to_owned());
     } else {

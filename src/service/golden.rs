@@ -65,6 +65,7 @@ pub struct GoldenSet {
 /// `golden.json`; what else stands in it is for people.
 #[derive(Debug, Deserialize)]
 struct Record {
+    /// Where the reference cuts texts; 0 = nowhere.
     max_tokens: usize,
     /// The reference cut its vectors to this size and scaled them to unit length.
     #[serde(default)]
@@ -189,7 +190,8 @@ impl GoldenSet {
             return Err(GoldenError::Unreadable { from: self.from.clone(), reason });
         }
         // The reference's own length, whatever the operator made of it: longer texts than that are cut in both.
-        let limit = self.record.max_tokens.min(subject.info.position_limit);
+        let reference = Some(self.record.max_tokens).filter(|tokens| *tokens > 0).unwrap_or(usize::MAX);
+        let limit = reference.min(subject.info.position_limit);
         let mut texts = Vec::new();
         for &index in chosen {
             let item = &self.record.items[index];

@@ -1,6 +1,6 @@
 //! The embedding space: a short name for everything that decides where a text's vector lies, so that vectors of two spaces never meet in one index.
 
-use super::registry::Model;
+use super::registry::{Model, Role};
 use crate::engine::load::{DType, ModelInfo};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -21,12 +21,15 @@ impl Space {
         // A last Normalize and the service's own scaling are the same vectors.
         let stages = if unit { info.stages.trim_end_matches(" > Normalize") } else { &info.stages };
         let mut text = format!("vecmill space 1\nweights {weights_digest}\nstages {stages}\nunit {unit}\ndtype {}\n", class(info.dtype));
-        let role = |name: Option<&str>| model.prompt(info, name).unwrap_or_default();
+        let role = |name: Option<&str>| model.role(info, name).unwrap_or_default();
         let roles = [("by default", role(None)), ("query", role(Some("query"))), ("document", role(Some("document")))];
-        let own = info.prompts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-        for (name, prompt) in roles.into_iter().chain(own) {
+        let own = info.prompts.keys().map(|name| (name.as_str(), role(Some(name))));
+        for (name, Role { prompt, adapter }) in roles.into_iter().chain(own) {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "prompt {name:?} {prompt:?}");
+            if let Some(adapter) = adapter {
+                let _ = writeln!(text, "adapter {name:?} {adapter}");
+            }
         }
         Self(text)
     }

@@ -1,12 +1,12 @@
 //! Bundles: one file that serves as its directory did, and of which no byte may be another.
 
-use crate::fakemodel::Machine;
+use crate::fakemodel::{Machine, sha256};
 use crate::golden::Certified;
 use crate::server::{Server, command, vecmill};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use vecmill::hub::bundle::{PublicKey, SecretKey, write};
-use vecmill::hub::{HubError, ModelFiles, Options, Silent, obtain, parse};
+use vecmill::hub::{HubError, ModelFiles, Options, Silent, obtain, parse, weights_digest};
 
 /// A bundle of a small model, which stays beside it.
 fn bundled(model: &Certified, key: Option<&SecretKey>) -> PathBuf {
@@ -100,6 +100,20 @@ fn trust_takes_what_the_key_has_signed_and_nothing_else() {
     assert_eq!(read.public(), key.public());
     assert!(SecretKey::create(&model.dir.path().join("key")).is_err(), "a key is never overwritten");
     assert!("abc".parse::<PublicKey>().is_err());
+}
+
+#[test]
+fn a_gguf_file_is_neither_a_damaged_bundle_nor_put_into_one() {
+    let machine = Machine::new();
+    let options = Options { offline: true, ..machine.options("https://hub.invalid") };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gguf/bert-f32.gguf");
+    let files = open(&path, &options).unwrap();
+    assert_eq!(weights_digest(&files, &options, &Silent).unwrap(), sha256(&std::fs::read(&path).unwrap()), "the file is its weights");
+    assert_eq!(weights_digest(&files, &options, &Silent).unwrap(), sha256(&std::fs::read(&path).unwrap()), "as noted in the cache");
+    assert!(files.goldens().unwrap().is_none());
+    let out = machine.dir.path().join("x.vecmill");
+    let error = write(&files, &out, None, &Silent).unwrap_err().to_string();
+    assert!(error.contains("bert-f32.gguf: is one file already") && !out.exists(), "{error}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use crate::golden::Certified;
 use crate::server::{Server, command, vecmill};
 use serde_json::{Value, json};
+use std::path::Path;
+use vecmill::kernels::host::Cpu;
 
 fn doctor(words: &[&str]) -> (Option<i32>, String, String) {
     let output = vecmill(&[&["doctor", "--offline", "--dtype", "f32", "--device", "cpu"], words].concat()).output().unwrap();
@@ -12,6 +14,16 @@ fn doctor(words: &[&str]) -> (Option<i32>, String, String) {
 fn report(model: &Certified, more: &[&str]) -> Value {
     let root = model.root();
     let (code, text, error) = doctor(&[&["--json", "--model", root.to_str().unwrap()], more].concat());
+    assert_eq!(code, Some(0), "{error}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A GGUF file with what `--json` prints about it.
+fn gguf(name: &str, more: &[&str]) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gguf").join(name);
+    let cache = tempfile::tempdir().unwrap();
+    let words = ["--json", "--model", path.to_str().unwrap(), "--cache-dir", cache.path().to_str().unwrap()];
+    let (code, text, error) = doctor(&[&words, more].concat());
     assert_eq!(code, Some(0), "{error}");
     serde_json::from_str(&text).unwrap()
 }
@@ -65,6 +77,57 @@ fn pooling_that_the_operator_names_is_said_to_be_his() {
     assert_eq!(decision(&report, "pooling"), ("cls".to_owned(), "--pooling (there is no modules.json)".to_owned()));
     assert_eq!(decision(&report, "after_pooling").0, "nothing");
     assert!(report["fidelity"].is_null() && report["notes"][0].as_str().unwrap().contains("no goldens"), "{report}");
+}
+
+#[test]
+fn the_executor_is_the_one_that_runs_and_the_other_one_has_a_reason() {
+    let executor = |model: &Certified, dtype: &str| {
+        let root = model.root();
+        let words = ["doctor", "--offline", "--device", "cpu", "--json", "--dtype", dtype, "--model", root.to_str().unwrap(), "--min-cosine", "0"];
+        let output = vecmill(&words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        decision(&serde_json::from_slice(&output.stdout).unwrap(), "executor")
+    };
+    let said = |name: &str, from: &str| (name.to_owned(), from.to_owned());
+    let bert = Certified::new("old-mean");
+    let fused = match Cpu::best() {
+        Some(_) => said("host", "fused f32 kernels (AVX2)"),
+        None => said("tensor", "not the fused one: the processor lacks AVX2 and FMA"),
+    };
+    assert_eq!(executor(&bert, "f32"), fused);
+    assert_eq!(executor(&bert, "f16"), said("tensor", "not the fused one: the fused executor computes in f32 only"));
+    let (name, from) = executor(&Certified::of("jina_embeddings_v3", "hub-two-tasks"), "f32");
+    assert!(name == "tensor" && (from.contains("task adapters") || Cpu::best().is_none()), "{name}: {from}");
+}
+
+#[test]
+fn a_table_of_static_embeddings_has_no_pooling_of_the_operators() {
+    let bare = report(&Certified::of("static_embedding", "model2vec-normalised"), &[]);
+    assert_eq!(decision(&bare, "pooling"), ("mean".to_owned(), "modules.json (StaticEmbedding)".to_owned()));
+    let model = Certified::of("static_embedding", "model2vec-bare");
+    let bare = report(&model, &[]);
+    assert_eq!(decision(&bare, "pooling"), ("mean".to_owned(), "config.json, as model2vec (there is no modules.json)".to_owned()));
+    assert_eq!(decision(&bare, "position_limit").1, "no positions: this server's own bound");
+}
+
+#[test]
+fn a_gguf_file_is_explained_by_its_keys() {
+    let report = gguf("bert-f32.gguf", &[]);
+    for (what, value, from) in [
+        ("architecture", "bert", "general.architecture"),
+        ("tokenizer", "bert", "tokenizer.ggml.model"),
+        ("max_tokens", "24", "bert.context_length"),
+        ("after_pooling", "Normalize", "the file's dense tensors; unit length, as llama.cpp answers"),
+        ("prompts", "none", "a GGUF file has none"),
+        ("dtype", "f32", "--dtype, the model's table, or auto after its goldens held"),
+    ] {
+        assert_eq!(decision(&report, what), (value.to_owned(), from.to_owned()), "{what}");
+    }
+    assert_eq!(decision(&report, "pooling").1, "bert.pooling_type");
+    assert_eq!((&report["slug"], &report["fidelity"]), (&json!("bert-f32.gguf"), &Value::Null));
+    let space = |report: &Value| decision(report, "space").0;
+    assert_eq!(space(&gguf("bert-f32.gguf", &[])), space(&report), "the same file");
+    assert_ne!(space(&gguf("nomic-q8_0.gguf", &[])), space(&report), "another file");
 }
 
 #[test]

@@ -16,7 +16,11 @@ pub struct Certified {
 
 impl Certified {
     pub fn new(name: &str) -> Self {
-        let from = tiny("bert").into_iter().find(|dir| dir.ends_with(name)).expect("the checkpoint");
+        Self::of("bert", name)
+    }
+
+    pub fn of(architecture: &str, name: &str) -> Self {
+        let from = tiny(architecture).into_iter().find(|dir| dir.ends_with(name)).expect("the checkpoint");
         let dir = tempfile::tempdir().unwrap();
         let own = Self { dir };
         own.copy(&from, &own.root());
@@ -85,6 +89,18 @@ fn models_with_and_without_normalisation_are_compared_as_their_modules_leave_the
         let found = fidelity(&Certified::new(name), &exact()).unwrap();
         assert!(found.holds && found.min_cosine > 0.999_999 && found.max_abs < 2e-5, "{name}: {found:?}");
         assert!(found.texts >= 8, "{name}: {} texts", found.texts);
+    }
+}
+
+#[test]
+fn a_table_without_a_length_is_compared_with_whole_texts() {
+    for (name, longest) in [("st-subfolder", 65), ("model2vec-normalised", 40)] {
+        let model = Certified::of("static_embedding", name);
+        let set = GoldenSet::parse(&goldens_at(&model.golden()).unwrap()).unwrap();
+        let prepared = vecmill::cli::prepare::Prepared::load(&model.files(), &exact()).unwrap();
+        let found = set.check(&set.all(), prepared.subject()).unwrap();
+        assert!(found.holds && found.max_abs < 2e-5, "{name}: {found:?}");
+        assert_eq!(found.lines.iter().map(|line| line.tokens).max(), Some(longest), "{name}");
     }
 }
 

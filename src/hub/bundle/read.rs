@@ -61,7 +61,7 @@ impl Reader {
             damaged(
                 bundle,
                 "its first block",
-                "this is a file that does not begin as a bundle does; name a bundle, or the directory that holds the model",
+                "this is a file that does not begin as a bundle does; name a bundle, a GGUF file (its name ends in .gguf), or the directory that holds the model",
             )
         };
         self.file.read_exact(&mut block).map_err(|_| no_bundle(&self.bundle))?;

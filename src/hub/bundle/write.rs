@@ -26,7 +26,7 @@ enum Source {
 /// Writes the model, its goldens and its terms to `out`, which appears whole or not at all.
 ///
 /// # Errors
-/// A file that cannot be read or written, or that changes meanwhile.
+/// A model that is one GGUF file; a file that cannot be read or written, or that changes meanwhile.
 pub fn write(files: &ModelFiles, out: &Path, sign: Option<&SecretKey>, progress: &dyn Progress) -> Result<(), HubError> {
     let sources = sources(files)?;
     let mut listed = Vec::new();
@@ -48,6 +48,10 @@ pub fn write(files: &ModelFiles, out: &Path, sign: Option<&SecretKey>, progress:
 
 /// Every file of the bundle, in the order in which it will stand there.
 fn sources(files: &ModelFiles) -> Result<BTreeMap<String, Source>, HubError> {
+    if files.root.is_file() {
+        let reason = "is one file already: carry it as it is; a bundle is made of a directory".to_owned();
+        return Err(HubError::Directory { path: files.root.clone(), reason });
+    }
     let names: Vec<String> = match files.card {
         Some(card) => card.files.iter().map(|file| file.path.clone()).collect(),
         None => model_files(&files.root)?.1,
