@@ -18,11 +18,10 @@ pub enum Blocks {
     Q4_K,
     Q5_K,
     Q6_K,
-    Q8_K,
 }
 
 impl Blocks {
-    /// The format that candle calls `dtype`; `None` for those that hold single numbers, and for one that is only used for activations.
+    /// The format that candle calls `dtype`; `None` for those that hold single numbers, and for the two that are only used for activations.
     pub fn of(dtype: GgmlDType) -> Option<Self> {
         match dtype {
             GgmlDType::Q4_0 => Some(Self::Q4_0),
@@ -35,8 +34,7 @@ impl Blocks {
             GgmlDType::Q4K => Some(Self::Q4_K),
             GgmlDType::Q5K => Some(Self::Q5_K),
             GgmlDType::Q6K => Some(Self::Q6_K),
-            GgmlDType::Q8K => Some(Self::Q8_K),
-            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_1 => None,
+            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_1 | GgmlDType::Q8K => None,
         }
     }
 
@@ -52,7 +50,6 @@ impl Blocks {
             Self::Q4_K => GgmlDType::Q4K,
             Self::Q5_K => GgmlDType::Q5K,
             Self::Q6_K => GgmlDType::Q6K,
-            Self::Q8_K => GgmlDType::Q8K,
         }
     }
 
@@ -96,7 +93,7 @@ mod tests {
     #[test]
     fn every_format_has_its_name_back() {
         use Blocks::*;
-        for blocks in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K] {
+        for blocks in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K] {
             assert_eq!(Blocks::of(blocks.candle()), Some(blocks));
             assert!(blocks.bytes() < 4 * blocks.numbers() + 40);
         }
