@@ -141,7 +141,9 @@ fn the_text_form_and_the_log_say_the_same() {
     assert!(text.contains("Dense to 12, Normalize") && text.contains("goldens hold: "), "{text}");
 
     let words = ["--model", root.to_str().unwrap(), "--dtype", "f32", "--offline", "--port", "0", "--log-format", "json"];
-    let server = Server::spawn(command(&words));
+    let mut server = Server::spawn(command(&words));
+    server.terminate();
+    server.wait();
     let log = server.log();
     let logged: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let pooling = logged.iter().find(|line| line["what"] == "pooling").unwrap_or_else(|| panic!("{log}"));
