@@ -86,7 +86,8 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> 
     let mut loaded = if one_file::is_gguf(root) { one_file::load(root, options)? } else { load_dir(root, options)? };
     let own = loaded.info.license.take().map(|license| (license, "general.license of the file"));
     let license = files.license().or(own);
-    let (value, from) = license.as_ref().map_or(("not stated", "neither card nor README.md"), |(license, from)| (license.as_str(), from));
+    let nowhere = if root.is_file() { "neither card nor general.license" } else { "neither card nor README.md" };
+    let (value, from) = license.as_ref().map_or(("not stated", nowhere), |(license, from)| (license.as_str(), from));
     loaded.info.decisions.push(Decision::new("license", value, from));
     loaded.info.license = license.map(|(license, _)| license);
     Ok(loaded)

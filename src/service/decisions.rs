@@ -23,6 +23,8 @@ pub fn all(model: &Model, info: &ModelInfo) -> Vec<Decision> {
     let role = |name: &str| described(model.role(info, Some(name)).unwrap_or_default(), info);
     let mapped = |by_card: bool| if by_card { "the card" } else { "the checkpoint's prompts; empty where it has none of that name" };
     let default = settings.default_prompt.as_deref().or(info.default_prompt_name.as_deref()).unwrap_or("none");
+    let default_from =
+        if info.default_prompt_name.is_some() { "config_sentence_transformers.json" } else { "neither operator nor checkpoint names one" };
     let length = if settings.as_the_model { "as the model's modules leave it" } else { "unit length" };
     let mut decisions = info.decisions.clone();
     decisions.extend([
@@ -30,7 +32,7 @@ pub fn all(model: &Model, info: &ModelInfo) -> Vec<Decision> {
         Decision::new("vector_length", length, table(settings.as_the_model, "the default")),
         Decision::new("query_prompt", role("query"), mapped(model.card.is_some_and(|card| card.prompts.query.is_some()))),
         Decision::new("document_prompt", role("document"), mapped(model.card.is_some_and(|card| card.prompts.document.is_some()))),
-        Decision::new("prompt_unless_named", default, table(settings.default_prompt.is_some(), "config_sentence_transformers.json")),
+        Decision::new("prompt_unless_named", default, table(settings.default_prompt.is_some(), default_from)),
         Decision::new("truncate", format!("{:?}", settings.truncate).to_lowercase(), table(settings.truncate != Default::default(), "the default")),
     ]);
     decisions

@@ -117,7 +117,9 @@ fn a_gguf_file_is_explained_by_its_keys() {
         ("architecture", "bert", "general.architecture"),
         ("tokenizer", "bert", "tokenizer.ggml.model"),
         ("max_tokens", "24", "bert.context_length"),
-        ("after_pooling", "Normalize", "the file's dense tensors; unit length, as llama.cpp answers"),
+        ("position_limit", "40", "the file's position table"),
+        ("after_pooling", "Normalize", "as llama.cpp answers"),
+        ("license", "not stated", "neither card nor general.license"),
         ("prompts", "none", "a GGUF file has none"),
         ("dtype", "f32", "--dtype, the model's table, or auto after its goldens held"),
     ] {
@@ -128,6 +130,8 @@ fn a_gguf_file_is_explained_by_its_keys() {
     let space = |report: &Value| decision(report, "space").0;
     assert_eq!(space(&gguf("bert-f32.gguf", &[])), space(&report), "the same file");
     assert_ne!(space(&gguf("nomic-q8_0.gguf", &[])), space(&report), "another file");
+    let (after, from) = decision(&gguf("gemma-embedding-q8_0.gguf", &[]), "after_pooling");
+    assert!(after.matches("Dense to ").count() == 2 && from.starts_with("the file's dense tensors"), "{after}: {from}");
 }
 
 #[test]

@@ -57,21 +57,25 @@ fn decide(info: &ModelInfo, pipeline: &Pipeline, gguf: &Gguf, pooling_named: boo
     let key = |key: &str| format!("{}.{key}", info.architecture);
     let stages = pipeline.stages();
     let tokenizer = gguf.meta.str("tokenizer.ggml.model")?.unwrap_or("unknown");
-    let max_tokens_from = if options.max_tokens.is_some() { "max_tokens of the configuration".to_owned() } else { key("context_length") };
+    let context = gguf.meta.usize(&key("context_length"))?;
+    // Looked-up positions end with their table, whatever the file says of texts.
+    let reached = |tokens: usize| if context == Some(tokens) { key("context_length") } else { "the file's position table".to_owned() };
+    let max_tokens_from = if options.max_tokens.is_some() { "max_tokens of the configuration".to_owned() } else { reached(info.max_tokens) };
     let pooling_from = if pooling_named { key("pooling_type") } else { "--pooling (the file names none)".to_owned() };
-    let dense = "the file's dense tensors; unit length, as llama.cpp answers";
+    let maps = stages.after.len() > 1;
+    let after_from = if maps { "the file's dense tensors; unit length as llama.cpp answers" } else { "as llama.cpp answers" };
     let mut decisions = vec![
         Decision::new("architecture", info.architecture, "general.architecture"),
         Decision::new("hidden_size", info.hidden_size, key("embedding_length")),
         Decision::new("tokenizer", tokenizer, "tokenizer.ggml.model"),
         Decision::new("max_tokens", info.max_tokens, max_tokens_from),
-        Decision::new("position_limit", info.position_limit, key("context_length")),
+        Decision::new("position_limit", info.position_limit, reached(info.position_limit)),
         Decision::new("prompts", "none", "a GGUF file has none"),
         Decision::new("default_prompt", "none", "a GGUF file has none"),
         Decision::new("pooling", &stages.pooling, pooling_from),
-        Decision::new("after_pooling", stages.after.join(", "), dense),
+        Decision::new("after_pooling", stages.after.join(", "), after_from),
         Decision::new("model_length", "unit length (Normalize)", "as llama.cpp answers"),
-        Decision::new("dimensions", info.dimensions, if info.dimensions != info.hidden_size { dense.to_owned() } else { key("embedding_length") }),
+        Decision::new("dimensions", info.dimensions, if maps { "the file's dense tensors".to_owned() } else { key("embedding_length") }),
         Decision::new("matryoshka", "not declared", "a GGUF file does not say"),
     ];
     decisions.extend(decisions::running(info, pipeline, options));
