@@ -1,18 +1,20 @@
-"""Writes the golden vectors of a model: what sentence-transformers gives, in f32 on the CPU, for fixed texts.
+"""Writes the golden vectors of a model: what sentence-transformers gives, in f32 on the CPU, for fixed texts. For any checkpoint that it loads.
 
-    python scripts/golden.py MODEL_DIR models/all-MiniLM-L6-v2
+    python scripts/golden.py MODEL [OUT]
 
-Writes golden.json (the texts, their token counts, `max_tokens` (0: nothing is cut), package versions, the weights' sha256) and golden.safetensors (`embeddings` [N, dim] f32;
-`ids` [sum of tokens] i32 and `offsets` [N + 1] i32: each text's ids, special tokens included, cut at the end to the model's length).
-Needs sentence-transformers; run it again only to change the texts or to follow a new release of the reference.
+MODEL is a directory (or a name that sentence-transformers knows), OUT the folder to write into, by default MODEL/golden, where vecmill looks for
+it. Writes golden.json (the texts with their prompts and token counts, `max_tokens` (0: nothing is cut), package versions, the weights' sha256) and
+golden.safetensors (`embeddings` [N, dim] f32 as the model's own modules make them; `ids` [sum of tokens] i32 and `offsets` [N + 1] i32: each text's
+ids, special tokens and prompt included, cut at the end to the model's length). Needs sentence-transformers; run it again only to change the texts,
+after training, or to follow a new release of the reference.
 """
 
+import argparse
 import hashlib
 import json
 import math
 import platform
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,33 +117,70 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def ids_of(model, text, cut):
+def texts_with_prompts(model, own, most):
+    """(text, prompt): every text without a prompt, and a few with each prompt of the model."""
+    texts = own or ENGLISH + WHITE_SPACE_AND_CONTROL + ACCENTS + SCRIPTS + SYMBOLS + CODE + TOKENS_AS_TEXT + list(long_texts())
+    assert len(set(texts)) == len(texts), "a text is there twice"
+    texts = texts[: most or len(texts)]
+    prompts = sorted({prompt for prompt in model.prompts.values() if prompt})
+    few = [text for text in texts if text][:8]
+    return [(text, "") for text in texts] + [(text, prompt) for prompt in prompts for text in few]
+
+
+def ids_of(model, text, prompt, cut):
     """The ids that the model computes, or (without `cut`) those of the whole text."""
     if not isinstance(model.tokenizer, tokenizers.Tokenizer):
-        return model.preprocess([text])["input_ids"][0].tolist() if cut else model.tokenizer(text, truncation=False)["input_ids"]
+        if cut:
+            return model.preprocess([text], prompt=prompt)["input_ids"][0].tolist()
+        return model.tokenizer(prompt + text, truncation=False)["input_ids"]
     if cut:
-        return model.preprocess([text])["input_ids"].tolist()
+        return model.preprocess([text], prompt=prompt)["input_ids"].tolist()
     whole = tokenizers.Tokenizer.from_str(model.tokenizer.to_str())  # A StaticEmbedding has the bare tokenizer.
     whole.no_truncation()
-    return whole.encode(text, add_special_tokens=False).ids
+    return whole.encode(prompt + text, add_special_tokens=False).ids
 
 
-def main(model_dir, out_dir):
-    texts = ENGLISH + WHITE_SPACE_AND_CONTROL + ACCENTS + SCRIPTS + SYMBOLS + CODE + TOKENS_AS_TEXT + list(long_texts())
-    assert len(set(texts)) == len(texts), "a text is there twice"
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("out", nargs="?", type=Path)
+    parser.add_argument("--texts", type=Path, help="your own texts instead of the built-in ones, one a line")
+    parser.add_argument("--most", type=int, help="only so many texts (large models take long)")
+    parser.add_argument("--truncate-dim", type=int, help="vectors cut to this size and scaled to unit length: what `dimensions` gives")
+    said = parser.parse_args()
+    said.out = said.out or Path(said.model) / "golden"
+    return said
+
+
+def main(said):
     torch.manual_seed(0)
-    model = sentence_transformers.SentenceTransformer(str(model_dir), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True)
+    local = Path(said.model).is_dir()
+    model = sentence_transformers.SentenceTransformer(said.model, device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=local)
+    own = said.texts.read_text(encoding="utf-8").splitlines() if said.texts else None
+    pairs = texts_with_prompts(model, own, said.most)
+    if not isinstance(model.tokenizer, tokenizers.Tokenizer):
+        # A tokenizer without special tokens gives an empty text no token, and no model but a static table a vector for that.
+        pairs = [(text, prompt) for text, prompt in pairs if ids_of(model, text, prompt, True)]
+    cut = {"truncate_dim": said.truncate_dim, "normalize_embeddings": True} if said.truncate_dim else {}
     # One text at a time: no padding anywhere near the reference.
-    embeddings = model.encode(texts, batch_size=1, convert_to_numpy=True, show_progress_bar=False).astype(np.float32)
-    ids = [ids_of(model, text, True) for text in texts]
-    whole = [len(ids_of(model, text, False)) for text in texts]
+    encode = lambda text, prompt: model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **cut)[0]
+    embeddings = np.stack([encode(text, prompt) for text, prompt in pairs]).astype(np.float32)
+    ids = [ids_of(model, text, prompt, True) for text, prompt in pairs]
+    whole = [len(ids_of(model, text, prompt, False)) for text, prompt in pairs]
     offsets = np.cumsum([0] + [len(row) for row in ids]).astype(np.int32)
     flat = np.array([id for row in ids for id in row], dtype=np.int32)
-    save_file({"embeddings": embeddings, "ids": flat, "offsets": offsets}, out_dir / "golden.safetensors")
+    said.out.mkdir(parents=True, exist_ok=True)
+    save_file({"embeddings": embeddings, "ids": flat, "offsets": offsets}, said.out / "golden.safetensors")
+    weights, length = Path(said.model) / "model.safetensors", model.max_seq_length
+    items = [
+        {"text": text} | ({"prompt": prompt} if prompt else {}) | {"tokens": len(row), "original_tokens": full}
+        for (text, prompt), row, full in zip(pairs, ids, whole)
+    ]
     record = {
         "about": "Vectors and ids in golden.safetensors, in this order; written by scripts/golden.py.",
-        "weights_sha256": sha256(model_dir / "model.safetensors"),
-        "max_tokens": 0 if math.isinf(model.max_seq_length) else model.max_seq_length,
+        "weights_sha256": sha256(weights) if weights.exists() else None,
+        "max_tokens": 0 if length is None or math.isinf(length) else length,
+        **({"truncate_dim": said.truncate_dim} if said.truncate_dim else {}),
         "packages": {
             "python": platform.python_version(),
             "sentence-transformers": sentence_transformers.__version__,
@@ -149,11 +188,11 @@ def main(model_dir, out_dir):
             "tokenizers": tokenizers.__version__,
             "torch": torch.__version__,
         },
-        "items": [{"text": text, "tokens": len(row), "original_tokens": full} for text, row, full in zip(texts, ids, whole)],
+        "items": items,
     }
-    (out_dir / "golden.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(texts)} texts, {len(flat)} tokens, {sum(full > len(row) for row, full in zip(ids, whole))} cut")
+    (said.out / "golden.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{said.out}: {len(pairs)} texts, {len(flat)} tokens, {sum(full > len(row) for row, full in zip(ids, whole))} cut")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(arguments())

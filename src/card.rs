@@ -3,17 +3,54 @@
 //! A card is data in `models/<name>/card.toml`, compiled in. It holds only what was seen: hashes of bytes that were in hand, a
 //! revision only where it could be confirmed. What `config.json` says about the network stays there.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path};
 use std::sync::LazyLock;
 
-/// One line per folder of `models/`; a test holds the two together.
-const COMPILED_IN: &[(&str, &str)] = &[
-    ("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml")),
-    ("all-mpnet-base-v2", include_str!("../models/all-mpnet-base-v2/card.toml")),
-    ("potion-base-8M", include_str!("../models/potion-base-8M/card.toml")),
+/// A folder of `models/` as it is compiled in.
+struct Folder {
+    name: &'static str,
+    card: &'static str,
+    golden: Option<Golden>,
+}
+
+/// A model's golden texts and the reference's vectors for them: `golden.json` and `golden.safetensors`, as `scripts/golden.py` writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Golden {
+    /// The texts and their token counts.
+    pub record: &'static [u8],
+    /// `embeddings` `[N, dim]` f32.
+    pub vectors: &'static [u8],
+}
+
+/// One entry per folder of `models/`; a test holds the two together.
+const COMPILED_IN: &[Folder] = &[
+    Folder {
+        name: "all-MiniLM-L6-v2",
+        card: include_str!("../models/all-MiniLM-L6-v2/card.toml"),
+        golden: Some(Golden {
+            record: include_bytes!("../models/all-MiniLM-L6-v2/golden.json"),
+            vectors: include_bytes!("../models/all-MiniLM-L6-v2/golden.safetensors"),
+        }),
+    },
+    Folder {
+        name: "all-mpnet-base-v2",
+        card: include_str!("../models/all-mpnet-base-v2/card.toml"),
+        golden: Some(Golden {
+            record: include_bytes!("../models/all-mpnet-base-v2/golden.json"),
+            vectors: include_bytes!("../models/all-mpnet-base-v2/golden.safetensors"),
+        }),
+    },
+    Folder {
+        name: "potion-base-8M",
+        card: include_str!("../models/potion-base-8M/card.toml"),
+        golden: Some(Golden {
+            record: include_bytes!("../models/potion-base-8M/golden.json"),
+            vectors: include_bytes!("../models/potion-base-8M/golden.safetensors"),
+        }),
+    },
 ];
 
 /// One model we promise to serve exactly.
@@ -46,7 +83,7 @@ pub struct Card {
 }
 
 /// The meaning of prompt names, which the models' own files leave to the reader.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prompts {
     /// Name of the prompt for search queries.
@@ -56,7 +93,7 @@ pub struct Prompts {
 }
 
 /// One file of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CardFile {
     /// Path inside the model's directory, `/` between folders.
@@ -183,20 +220,8 @@ impl Card {
         if self.repo.split('/').count() != 2 || !self.repo.split('/').all(is_plain_name) {
             return Some(format!("repo {:?} is not owner/name", self.repo));
         }
-        if self.files.is_empty() {
-            return Some("files is empty".to_owned());
-        }
-        let mut seen = BTreeMap::new();
-        for file in &self.files {
-            if !is_inside(&file.path) {
-                return Some(format!("files: path {:?} does not stay inside the model's directory", file.path));
-            }
-            if !is_sha256(&file.sha256) {
-                return Some(format!("files: sha256 of {} is not 64 lower-case hex digits", file.path));
-            }
-            if seen.insert(&file.path, ()).is_some() {
-                return Some(format!("files: {} is listed twice", file.path));
-            }
+        if let Some(reason) = files_fault(&self.files) {
+            return Some(reason);
         }
         // A package name that starts with a dash would be an option of pip's.
         let odd =
@@ -212,16 +237,42 @@ impl Card {
     }
 }
 
+/// What is wrong with a list of files, if anything: paths that leave the directory, hashes that are none, a file twice, no file at all.
+pub(crate) fn files_fault(files: &[CardFile]) -> Option<String> {
+    if files.is_empty() {
+        return Some("files is empty".to_owned());
+    }
+    let mut seen = BTreeMap::new();
+    for file in files {
+        if !is_inside(&file.path) {
+            return Some(format!("files: path {:?} does not stay inside the model's directory", file.path));
+        }
+        if !is_sha256(&file.sha256) {
+            return Some(format!("files: sha256 of {} is not 64 lower-case hex digits", file.path));
+        }
+        if seen.insert(&file.path, ()).is_some() {
+            return Some(format!("files: {} is listed twice", file.path));
+        }
+    }
+    None
+}
+
 /// All cards, in the order of their names.
 pub fn all() -> &'static [Card] {
     // A card that does not parse cannot get past the tests below; leaving it out is the mildest answer if it ever does.
-    static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| COMPILED_IN.iter().filter_map(|(_, text)| Card::from_toml(text).ok()).collect());
+    static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| COMPILED_IN.iter().filter_map(|folder| Card::from_toml(folder.card).ok()).collect());
     &CARDS
 }
 
 /// The card with this short name.
 pub fn find(name: &str) -> Option<&'static Card> {
     all().iter().find(|card| card.name == name)
+}
+
+/// The goldens of a card that is compiled in. A bundle's card of the same name is another card.
+pub fn golden(card: &Card) -> Option<Golden> {
+    let own = find(&card.name).filter(|own| std::ptr::eq(*own, card))?;
+    COMPILED_IN.iter().find(|folder| folder.name == own.name)?.golden
 }
 
 /// The card of this hub repo.
@@ -260,11 +311,13 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        let listed: BTreeSet<String> = COMPILED_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let listed: BTreeSet<String> = COMPILED_IN.iter().map(|folder| folder.name.to_owned()).collect();
         assert_eq!(folders, listed, "a folder of models/ and COMPILED_IN in card.rs must name the same models");
-        for (name, text) in COMPILED_IN {
-            let card = Card::from_toml(text).unwrap_or_else(|e| panic!("models/{name}: {e}"));
+        for Folder { name, card, golden } in COMPILED_IN {
+            let card = Card::from_toml(card).unwrap_or_else(|e| panic!("models/{name}: {e}"));
             assert_eq!(card.name, *name, "a card's name is its folder's");
+            let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).join("golden.json").exists();
+            assert_eq!(golden.is_some(), here, "the goldens of models/{name} are compiled in where there are some");
         }
         assert_eq!(all().len(), COMPILED_IN.len());
     }

@@ -131,6 +131,10 @@ metrics! {
         "Vectors with NaN or infinity that were computed again in f32.";
     ZERO_VECTORS = "vecmill_zero_vectors_total", Kind::Counter, ["model"],
         "Vectors that are all zero and hence have no direction.";
+    GOLDEN_COSINE = "vecmill_golden_min_cosine", Kind::Gauge, ["model"],
+        "Least cosine to the reference over the golden texts computed at start; absent for a model without goldens.";
+    GOLDEN_ERROR = "vecmill_golden_max_abs_error", Kind::Gauge, ["model"],
+        "Largest error of a component over the same texts.";
     DEVICE_UP = "vecmill_device_up", Kind::Gauge, ["device"],
         "1 while the device's thread runs.";
 }

@@ -34,6 +34,8 @@ pub struct Ask {
     pub truncate: Option<Truncate>,
     /// Name of the prompt; `None` = the model's default.
     pub input_type: Option<String>,
+    /// The embedding space that the vectors must lie in; `None` = any.
+    pub expect_space: Option<String>,
 }
 
 /// A model found by the name that a client sent.

@@ -4,16 +4,16 @@ use super::embedder::{Ask, Embedder, Found, ModelState};
 use crate::service::registry::{Matryoshka, Model};
 use crate::service::{Caller, EmbedCall, Embedded, Service};
 use crate::wire::Fault;
-use crate::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
+use crate::wire::listing::{Fidelity, ModelExtra, ModelItem, SupportedDimensions};
 use std::future::Future;
 use std::pin::Pin;
 
 impl Embedder for Service {
     fn embed(&self, ask: Ask, caller: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
-        let Ask { slug, texts, dimensions, truncate, input_type } = ask;
+        let Ask { slug, texts, dimensions, truncate, input_type, expect_space } = ask;
         Box::pin(async move {
             let Some(found) = self.find(&slug) else { return Err(Fault::ModelNotFound { model: slug }) };
-            Service::embed(self, EmbedCall { model: found.model, texts, dimensions, truncate, input_type }, caller).await
+            Service::embed(self, EmbedCall { model: found.model, texts, dimensions, truncate, input_type, expect_space }, caller).await
         })
     }
 
@@ -45,12 +45,17 @@ impl Embedder for Service {
 
 fn item(model: &Model, alive: bool) -> ModelItem {
     let loaded = model.loaded();
-    let license = model.card.map(|card| card.license.clone());
+    let license = model.card.map(|card| card.license.clone()).or_else(|| loaded?.info.license.clone());
     let extra = loaded.map(|loaded| {
         let (info, native) = (&loaded.info, loaded.engine.dim);
         let supported_dimensions = match model.matryoshka(info) {
             Matryoshka::Denied => SupportedDimensions::Sizes(vec![native]),
-            Matryoshka::Sizes(sizes) if model.settings.matryoshka_strict => SupportedDimensions::Sizes(sizes),
+            Matryoshka::Sizes(mut sizes) if model.settings.matryoshka_strict => {
+                // The native size is always taken.
+                sizes.retain(|size| *size != native);
+                sizes.push(native);
+                SupportedDimensions::Sizes(sizes)
+            }
             Matryoshka::Sizes(trained) => SupportedDimensions::Range { min: 1, max: native, trained },
             Matryoshka::Any => SupportedDimensions::Range { min: 1, max: native, trained: Vec::new() },
         };
@@ -62,6 +67,8 @@ fn item(model: &Model, alive: bool) -> ModelItem {
             prompts: model.prompt_names(info),
             dtype: Some(info.dtype.to_string()),
             license: license.clone(),
+            space: Some(loaded.space.fingerprint(native)),
+            fidelity: loaded.fidelity.as_ref().map(|found| Fidelity { texts: found.texts, max_abs: found.max_abs, min_cosine: found.min_cosine }),
         }
     });
     ModelItem {

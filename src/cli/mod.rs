@@ -1,13 +1,17 @@
 //! The command line: one file per command, with its flags.
 
 pub mod bench;
+pub mod bundle;
+pub mod doctor;
 pub mod embed;
 pub mod health;
 pub mod keys;
 pub mod models;
+pub mod prepare;
 pub mod pull;
 pub mod serve;
 mod start;
+pub mod verify;
 
 use crate::config::{self, ConfigError, Env, SourceSaid};
 use clap::Parser;
@@ -35,6 +39,8 @@ enum Command {
         #[command(flatten)]
         source: SourceSaid,
     },
+    /// Write a model into one file, with its goldens, hashes and perhaps a signature
+    Bundle(Box<bundle::Flags>),
     /// List the models known by name
     Models {
         #[command(flatten)]
@@ -43,6 +49,10 @@ enum Command {
         source: SourceSaid,
     },
     Keys(keys::Args),
+    /// Compute a model's golden texts and compare them with its reference's vectors; the exit code says whether they hold
+    Verify(Box<verify::Flags>),
+    /// Explain everything that is decided about a model, and the file or option that decided it
+    Doctor(Box<doctor::Flags>),
     /// Load a running server and measure it
     Bench(Box<bench::Flags>),
     /// Ask a server whether it is ready; the exit code says so (for container health checks)
@@ -56,8 +66,11 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Serve(args) => serve::run(*args, env).map(done),
         Command::Embed(flags) => embed::run(*flags, env),
         Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
+        Command::Bundle(flags) => bundle::run(&flags, env, &mut stdout()).map(done),
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Keys(args) => keys::run(&args).map(done),
+        Command::Verify(flags) => verify::run(&flags, env),
+        Command::Doctor(flags) => doctor::run(&flags, env).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
         Command::Health(flags) => start::run(1, health::run(flags)),
     };

@@ -1,12 +1,17 @@
 //! From a configuration to models that are loaded and warm: what every command that computes does first.
 
+use super::prepare::{Prepared, prepare};
 use crate::config::ServeModel;
-use crate::engine::{Compute, load, memory};
+use crate::engine::load::Decision;
+use crate::engine::{Compute, memory};
 use crate::hub;
 use crate::kernels::threads;
 use crate::service::Service;
+use crate::service::decisions;
+use crate::service::golden::Fidelity;
 use crate::service::registry::{Loaded, Model};
-use crate::service::tokenizer::TextEncoder;
+use crate::service::space::Space;
+use crate::telemetry;
 use anyhow::{Context, anyhow};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,27 +51,42 @@ pub async fn load_all(service: &Arc<Service>, models: Vec<ServeModel>, hub: &hub
 
 async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub: &hub::Options, needed_bytes: &mut u64) -> anyhow::Result<Loaded> {
     let (what, hub) = (model.what.clone(), hub.clone());
-    let files = tokio::task::spawn_blocking(move || hub::obtain(&what, &hub, &*hub::for_stderr())).await??;
+    let obtained = tokio::task::spawn_blocking(move || {
+        let progress = hub::for_stderr();
+        let files = hub::obtain(&what, &hub, &*progress)?;
+        let digest = hub::weights_digest(&files, &hub, &*progress)?;
+        anyhow::Ok((files, digest))
+    });
+    let (files, digest) = obtained.await??;
     *needed_bytes += memory::weights_bytes(&files.root);
     memory::check(*needed_bytes, memory::allowance(Path::new("/")))?;
-    let (tell, info) = oneshot::channel();
+    let (tell, told) = oneshot::channel();
     let (on_device, options) = (files.clone(), model.load.clone());
     let ready = service.engine().load(&place.slug, move || -> anyhow::Result<Box<dyn Compute>> {
-        let loaded = load::load(&on_device, &options)?;
-        let _ = tell.send(loaded.info.clone());
+        let Prepared { loaded, encoder, fidelity, .. } = prepare(&on_device, &options)?;
+        let _ = tell.send((loaded.info.clone(), encoder, fidelity));
         Ok(Box::new(loaded))
     });
     let ready = ready.await?;
-    let info = info.await.context("the loader gave no description")?;
-    let encoder = tokio::task::spawn_blocking({
-        let info = info.clone();
-        move || TextEncoder::load(&info)
-    });
-    let encoder = encoder.await??;
-    if let Some(name) = &model.settings.default_prompt
-        && place.role(&info, Some(name)).is_err()
-    {
-        return Err(anyhow!("default_prompt {name:?} is not a prompt of this model; it has {}", place.prompt_names(&info).join(", ")));
+    let (info, encoder, fidelity) = told.await.context("the loader gave no description")?;
+    for Decision { what, value, from } in decisions::all(place, &info) {
+        tracing::info!(model = place.slug, what, value, from, "decided");
     }
-    Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder) })
+    report(&place.slug, fidelity.as_ref());
+    place.check(&info).map_err(|sentence| anyhow!(sentence))?;
+    let space = Space::new(&digest, place, &info);
+    tracing::info!(model = place.slug, space = space.fingerprint(info.dimensions), weights = digest, "embedding space");
+    Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity, space })
+}
+
+/// How near the model comes to its reference, for the log and the metrics.
+fn report(slug: &str, fidelity: Option<&Fidelity>) {
+    let Some(fidelity) = fidelity else {
+        tracing::info!(model = slug, "no goldens: nothing shows on this machine that the model computes what its reference does");
+        return;
+    };
+    let Fidelity { goldens, texts, min_cosine, max_abs, .. } = fidelity;
+    tracing::info!(model = slug, goldens, texts, min_cosine, max_abs, "the goldens hold");
+    telemetry::GOLDEN_COSINE.set([slug], *min_cosine);
+    telemetry::GOLDEN_ERROR.set([slug], f64::from(*max_abs));
 }

@@ -209,7 +209,11 @@ pub fn resolve_models(said: &ModelSaid, env: &Env) -> Result<Models, ConfigError
         dtype: named("--dtype", said.dtype.as_deref(), engine::load::parse_dtype)?,
         pooling: said.pooling.clone(),
         max_tokens: None,
+        min_cosine: said.min_cosine,
     };
+    if let Some(least) = load.min_cosine.filter(|least| !(0.0..=1.0).contains(least)) {
+        return impossible(format!("--min-cosine {least} must be between 0 and 1"));
+    }
     Ok(Models { hub: resolve_source(&said.source, env), load, threads })
 }
 
@@ -224,6 +228,7 @@ pub fn resolve_source(said: &SourceSaid, env: &Env) -> hub::Options {
         hf_endpoint: env.get("HF_ENDPOINT").unwrap_or("https://huggingface.co").to_owned(),
         hf_token: env.get("HF_TOKEN").map(str::to_owned),
         proxied: proxies.iter().any(|name| env.get(name).is_some()),
+        trust: said.trust.clone(),
         python: "python3".to_owned(),
         limits: hub::Limits::default(),
     }

@@ -52,6 +52,7 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(refused(&["--max-texts", "0"]).contains("--max-texts must be at least 1"));
     assert!(refused(&["--threads", "0"]).contains("--threads"));
     assert!(refused(&["--device", "tpu"]).contains("--device \"tpu\""));
+    assert!(refused(&["--min-cosine", "1.5"]).contains("--min-cosine 1.5"));
     assert!(refused(&["--dtype", "f64"]).contains("--dtype \"f64\""));
     assert!(refused(&["--log-format", "xml"]).contains("pretty or json"));
     assert!(refused(&["--public-url", "ftp://x"]).contains("http://"));

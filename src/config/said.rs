@@ -1,5 +1,6 @@
 //! What was said: every option of `vecmill serve` once, as flag, as `VECMILL_...` and as a key of the TOML file.
 
+use crate::hub::bundle::PublicKey;
 use crate::wire::Truncate;
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -106,6 +107,10 @@ pub struct ModelSaid {
     #[arg(long, value_name = "MODE", env = "VECMILL_POOLING")]
     pub pooling: Option<String>,
 
+    /// Least cosine to its golden vectors at which a model is served [default: 0.99999 in f32, 0.9999 in bf16 and f16]
+    #[arg(long, value_name = "X", env = "VECMILL_MIN_COSINE")]
+    pub min_cosine: Option<f64>,
+
     #[command(flatten)]
     #[serde(flatten)]
     pub source: SourceSaid,
@@ -122,6 +127,10 @@ pub struct SourceSaid {
     /// Directory for downloaded models [default: the user's cache directory, /vecmill]
     #[arg(long, value_name = "DIR", env = "VECMILL_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+
+    /// Take only bundles that this key has signed, and models with a card (see `vecmill bundle keygen`)
+    #[arg(long, value_name = "PUBKEY", env = "VECMILL_TRUST")]
+    pub trust: Option<PublicKey>,
 }
 
 /// How the log looks.
@@ -209,9 +218,11 @@ impl Said {
                 dtype: self.model_options.dtype.or(file.model_options.dtype),
                 threads: self.model_options.threads.or(file.model_options.threads),
                 pooling: self.model_options.pooling.or(file.model_options.pooling),
+                min_cosine: self.model_options.min_cosine.or(file.model_options.min_cosine),
                 source: SourceSaid {
                     offline: self.model_options.source.offline.or(file.model_options.source.offline),
                     cache_dir: self.model_options.source.cache_dir.or(file.model_options.source.cache_dir),
+                    trust: self.model_options.source.trust.or(file.model_options.source.trust),
                 },
             },
             log: LogSaid { log_format: self.log.log_format.or(file.log.log_format), log_level: self.log.log_level.or(file.log.log_level) },

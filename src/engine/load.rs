@@ -1,5 +1,6 @@
 //! From a model's files to a pipeline that is ready to run: the device, the dtype, the weights, and what clients may know of the model.
 
+mod decisions;
 mod info;
 pub mod one_file;
 mod shards;
@@ -9,6 +10,7 @@ mod transformer;
 pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
+pub use decisions::Decision;
 pub use info::{ModelInfo, TextRules};
 pub use shards::weights;
 
@@ -32,8 +34,10 @@ pub struct Options {
     pub max_tokens: Option<usize>,
     /// `--device`; `None` = auto: the first GPU that this build and machine have, else the processor.
     pub device: Option<Device>,
-    /// `--dtype`; `None` = auto: f32, which every device computes as the reference does.
+    /// `--dtype`; `None` = f32, which every device computes as the reference does (who loads decides what `auto` tries first).
     pub dtype: Option<DType>,
+    /// `--min-cosine`: the least cosine to its goldens at which the model is served; `None` = by its dtype. Loading itself asks for nothing.
+    pub min_cosine: Option<f64>,
 }
 
 /// Reads `--device`: `auto` is `None`.
@@ -59,6 +63,14 @@ pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
     }
 }
 
+/// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU. On a processor f32 is no slower.
+pub fn faster_dtypes(options: &Options) -> &'static [DType] {
+    match (options.dtype, options.device.unwrap_or_else(Device::best)) {
+        (None, Device::Cuda(_) | Device::Metal) => &[DType::Bf16],
+        _ => &[],
+    }
+}
+
 /// A model that is ready to run.
 pub struct Loaded {
     pub pipeline: Pipeline,
@@ -70,7 +82,15 @@ pub struct Loaded {
 /// # Errors
 /// Whatever in the files or options is missing, broken, or means something this server does not compute.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
-    if one_file::is_gguf(&files.root) { one_file::load(&files.root, options) } else { load_dir(&files.root, options) }
+    let root = &files.root;
+    let mut loaded = if one_file::is_gguf(root) { one_file::load(root, options)? } else { load_dir(root, options)? };
+    let own = loaded.info.license.take().map(|license| (license, "general.license of the file"));
+    let license = files.license().or(own);
+    let nowhere = if root.is_file() { "neither card nor general.license" } else { "neither card nor README.md" };
+    let (value, from) = license.as_ref().map_or(("not stated", nowhere), |(license, from)| (license.as_str(), from));
+    loaded.info.decisions.push(Decision::new("license", value, from));
+    loaded.info.license = license.map(|(license, _)| license);
+    Ok(loaded)
 }
 
 /// Loads the model in a directory.
@@ -88,7 +108,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         Some(modules) if modules.table => Encoder::table(modules, &table, options)?,
         _ => Encoder::network(root, modules.as_ref(), &table, options)?,
     };
-    let Encoder { architecture, config, network, stages, limits, text } = encoder;
+    let Encoder { architecture, config, network, stages, limits, positions_from, text } = encoder;
     let device = options.device.unwrap_or_else(Device::best);
     let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
     let about = info::About {
@@ -101,8 +121,20 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         device,
         dtype: place.dtype,
     };
+    let max_tokens_from = about.limits.from.clone();
+    let table = modules.as_ref().map_or(network.is_table(), |modules| modules.table);
     let pipeline = Pipeline::new(network, stages, &place)?;
-    let info = info::read(root, encoder_dir, &config, &pipeline, about)?;
+    let mut info = info::read(root, encoder_dir, &config, &pipeline, about)?;
+    let seen = decisions::Seen {
+        root,
+        encoder: encoder_dir,
+        modules: modules.as_ref(),
+        table,
+        options,
+        max_tokens_from: &max_tokens_from,
+        positions_from: &positions_from,
+    };
+    info.decisions = decisions::decide(&info, &pipeline, &seen);
     Ok(Loaded { pipeline, info })
 }
 
@@ -113,6 +145,8 @@ struct Encoder {
     network: Network,
     stages: Stages,
     limits: Limits,
+    /// The file or rule that the end of the positions is from.
+    positions_from: String,
     text: TextRules,
 }
 
@@ -125,7 +159,7 @@ impl Encoder {
         let (architecture, mut network) = crate::encoders::describe(&config, weights)?;
         if modules.is_none() && network.is_table() {
             let (limits, text, stages) = table::alone(&config, &network, options.max_tokens)?;
-            return Ok(Self { architecture, config, network, stages, limits, text });
+            return Ok(Self { architecture, config, network, stages, limits, positions_from: table::POSITIONS_FROM.to_owned(), text });
         }
         if let Some(modules) = modules.filter(|modules| modules.takes_task && network.adapters == 0) {
             return Err(LoadError::file(&modules.file, "begins with the model's own code (`custom_st.Transformer`), which is not run"));
@@ -134,10 +168,12 @@ impl Encoder {
             Some(modules) => modules.stages(network.width)?,
             None => modules::without(root, network.width, options.pooling.as_deref())?,
         };
-        network.max_tokens = own.positions(&network);
+        let own_positions = own.positions(&network);
+        let positions_from = if own_positions > network.max_tokens { own.file() } else { config.file() }.to_owned();
+        network.max_tokens = own_positions;
         let limits = own.limits(dir, network.max_tokens, options.max_tokens)?;
         let text = TextRules { do_lower_case: own.do_lower_case, ..TextRules::default() };
-        Ok(Self { architecture, config, network, stages, limits, text })
+        Ok(Self { architecture, config, network, stages, limits, positions_from, text })
     }
 
     /// A StaticEmbedding module. Its config.json, where there is one, says nothing that sentence-transformers obeys.
@@ -146,7 +182,8 @@ impl Encoder {
         let config = Json::read(&modules.encoder.join("config.json"))?.unwrap_or_else(|| Json::empty(&modules.encoder.join("config.json")));
         let limits = table::limits(&modules.encoder, &network, options.max_tokens)?;
         let text = TextRules { special_tokens: false, ..TextRules::default() };
-        Ok(Self { architecture, config, stages: modules.stages(network.width)?, network, limits, text })
+        let (stages, positions_from) = (modules.stages(network.width)?, table::POSITIONS_FROM.to_owned());
+        Ok(Self { architecture, config, stages, network, limits, positions_from, text })
     }
 }
 

@@ -6,7 +6,7 @@ mod norm;
 pub mod pooling;
 
 use crate::exec::tensor::TensorExecutor;
-use crate::exec::{Executor, Place};
+use crate::exec::{self, Executor, Place};
 use crate::network::{DType, LoadError, Network, Weight};
 use crate::ragged::Packed;
 use dense::Dense;
@@ -47,6 +47,22 @@ pub struct Stages {
     dim: usize,
 }
 
+/// What follows the encoder, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The pooling modes.
+    pub pooling: String,
+    /// The stages after pooling, in order.
+    pub after: Vec<String>,
+}
+
+impl std::fmt::Display for Described {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.pooling)?;
+        self.after.iter().try_for_each(|stage| write!(f, " > {stage}"))
+    }
+}
+
 impl Stages {
     /// What follows the encoder of a GGUF file: one pooling, maps without bias, unit length.
     ///
@@ -74,6 +90,8 @@ pub struct Pipeline {
     width: usize,
     stages: Stages,
     dtype: DType,
+    /// Why the encoder does not run on the fused executor, if it does not.
+    fused: Result<(), &'static str>,
     /// The description with the files it maps, kept where the encoder is not the reference itself.
     network: Option<Network>,
     /// The same network in f32 on the processor, built when it is first asked for.
@@ -86,11 +104,11 @@ impl Pipeline {
     /// # Errors
     /// Weights that are not finite, a device that fails or is full.
     pub fn new(network: Network, stages: Stages, place: &Place) -> Result<Self, LoadError> {
-        let encoder = Executor::new(&network, place)?;
+        let (encoder, fused) = (Executor::new(&network, place)?, exec::fused(&network, place));
         let is_reference = matches!(encoder, Executor::Tensor(_)) && place.dtype == DType::F32;
         let width = network.width;
         let network = (!is_reference).then_some(network);
-        Ok(Self { encoder, width, stages, dtype: place.dtype, network, reference: OnceLock::new() })
+        Ok(Self { encoder, width, stages, dtype: place.dtype, fused, network, reference: OnceLock::new() })
     }
 
     /// The vectors of a batch as modules.json leaves them: `[B, dim]`, row-major.
@@ -131,6 +149,21 @@ impl Pipeline {
     /// What the encoder computes in.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// `host` or `tensor`, and the reason for `tensor`.
+    pub fn executor(&self) -> (&'static str, Option<&'static str>) {
+        (self.encoder.name(), self.fused.err())
+    }
+
+    /// What follows the encoder.
+    pub fn stages(&self) -> Described {
+        let after = self.stages.rest.iter().map(|stage| match stage {
+            Stage::Dense(dense) => format!("Dense to {}", dense.out_features()),
+            Stage::LayerNorm(_) => "LayerNorm".to_owned(),
+            Stage::Normalize => "Normalize".to_owned(),
+        });
+        Described { pooling: self.stages.pooling.to_string(), after: after.collect() }
     }
 
     /// True if the last stage is Normalize.

@@ -57,6 +57,30 @@ pub enum HubError {
         /// Each source and why it failed.
         attempts: Attempts,
     },
+    /// A bundle with a byte that is not what it must be.
+    #[error("{} is not used: {part}: {reason}", bundle.display())]
+    Bundle {
+        /// The bundle.
+        bundle: PathBuf,
+        /// The file in it, or the part between files.
+        part: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A model that the trusted key does not vouch for.
+    #[error("{what} is refused by --trust: {reason}")]
+    Untrusted {
+        /// The model.
+        what: String,
+        /// Who vouches for it, if anyone.
+        reason: String,
+    },
+    /// A file that should hold a signing key.
+    #[error("{} holds no key: `vecmill bundle keygen` makes such a file", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
     /// Bytes that are not the card's.
     #[error("{file} from {origin} has the wrong sha256: expected {expected}, got {got}. It is not used")]
     WrongHash {

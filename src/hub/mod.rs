@@ -3,10 +3,14 @@
 //! [`parse`] reads what the operator wrote, [`obtain`] asks the sources in turn (our cache, the hub's own cache, the hub, Python
 //! packages) and hands out [`ModelFiles`]. A model with a card is only ever handed out with the card's bytes.
 
+pub mod bundle;
 mod cache;
+mod digest;
 mod error;
 mod files;
+mod golden;
 mod hfcache;
+mod license;
 mod obtain;
 mod place;
 mod progress;
@@ -24,8 +28,10 @@ mod remote;
 #[path = "no_remote.rs"]
 mod remote;
 
+pub use digest::weights_digest;
 pub use error::{Attempt, Attempts, HubError, Outcome};
 pub use files::{CONFIG_LIMIT_BYTES, ModelFiles};
+pub use golden::{Goldens, goldens_at};
 pub use obtain::{cached, obtain};
 pub use place::place;
 pub use progress::{Bars, Lines, Progress, Silent, for_stderr};
@@ -49,6 +55,8 @@ pub struct Options {
     pub hf_token: Option<String>,
     /// True if a proxy variable is set: named in the advice when the hub cannot be reached.
     pub proxied: bool,
+    /// Serve only what this key has signed, and cards.
+    pub trust: Option<bundle::PublicKey>,
     /// The Python interpreter whose pip fetches packages (`python3`).
     pub python: String,
     /// How long a source may keep us waiting.

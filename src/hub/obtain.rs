@@ -5,7 +5,7 @@ use super::error::{Attempts, HubError};
 use super::files::{ModelFiles, list, read_limited};
 use super::progress::Progress;
 use super::stamp::{self, Stamp};
-use super::{CONFIG_LIMIT_BYTES, Options, What, hfcache, python, remote, select};
+use super::{CONFIG_LIMIT_BYTES, Options, What, bundle, hfcache, python, remote, select};
 use crate::card::{Card, CardFile};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,6 +26,16 @@ pub(super) struct Fetched {
 /// [`HubError::Directory`], [`HubError::PickleOnly`] and [`HubError::NoWeights`] for a path; [`HubError::Offline`] or
 /// [`HubError::Exhausted`], with what every source answered, for the rest.
 pub fn obtain(what: &What, options: &Options, progress: &dyn Progress) -> Result<ModelFiles, HubError> {
+    if let What::Bundle { path, digest, card } = what {
+        let root = bundle::unpack(path, digest, options, progress)?;
+        return Ok(ModelFiles { root, card: Some(card), slug: what.slug() });
+    }
+    if let Some(trust) = &options.trust
+        && what.card().is_none()
+    {
+        let reason = format!("it is not signed, and only what {trust} has signed, or a known model, is trusted");
+        return Err(HubError::Untrusted { what: what.said(), reason });
+    }
     let (Some(key), slug) = (what.cache_key(), what.slug()) else {
         let What::Path(path) = what else { return Err(HubError::Name { what: what.said(), reason: "it has no place in the cache".to_owned() }) };
         check_directory(path)?;
@@ -182,6 +192,8 @@ fn check_directory(root: &Path) -> Result<(), HubError> {
         return Ok(());
     }
     if !root.is_dir() {
+        // Says why it is no bundle either.
+        bundle::peek(root)?;
         return refuse("is a file; name the directory that holds the model, or a GGUF file");
     }
     let (names, chosen) = model_files(root)?;

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 /// The file that lists the pipeline's modules and the folder of each.
 pub(super) const MODULES: &str = "modules.json";
 
+/// The folder beside a model's files that holds its goldens.
+pub(super) const GOLDEN: &str = "golden";
+
 /// Names of weights in formats that are pickles, or archives of them.
 const PICKLE_ENDINGS: &[&str] = &[".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];
 
@@ -19,10 +22,10 @@ struct Module {
     path: String,
 }
 
-/// The folders a pipeline's modules live in; always the root too (`""`).
+/// The folders a model's files lie in: those of its pipeline's modules, that of its goldens, and always the root (`""`).
 pub(super) fn module_folders(modules_json: Option<&[u8]>) -> BTreeSet<String> {
     let modules: Vec<Module> = modules_json.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
-    std::iter::once(String::new()).chain(modules.into_iter().map(|module| module.path.trim_end_matches('/').to_owned())).collect()
+    [String::new(), GOLDEN.to_owned()].into_iter().chain(modules.into_iter().map(|module| module.path.trim_end_matches('/').to_owned())).collect()
 }
 
 /// Of `names`, the configuration, tokenizer and weights in `folders`. Other formats of the same weights stay away: where a folder has
@@ -48,12 +51,17 @@ fn is_configuration(base: &str) -> bool {
     base.ends_with(".json") || NAMES.contains(&base)
 }
 
+/// Of a model's files, those that hold weights.
+pub(super) fn weights(names: &[String]) -> impl Iterator<Item = &String> {
+    names.iter().filter(|name| name.ends_with(".safetensors") && !name.starts_with("golden/"))
+}
+
 /// Refuses a model of which `names` are all the files, unless there are safetensors weights among `chosen`.
 ///
 /// # Errors
 /// [`HubError::PickleOnly`] if there are weights of the dangerous kind, else [`HubError::NoWeights`].
 pub(super) fn require_safetensors(place: &str, names: &[String], chosen: &[String]) -> Result<(), HubError> {
-    if chosen.iter().any(|name| name.ends_with(".safetensors")) {
+    if weights(chosen).next().is_some() {
         return Ok(());
     }
     let pickles: Vec<&str> = names
@@ -118,7 +126,7 @@ mod tests {
         let all = names(&["../secret/config.json", "model.safetensors"]);
         let folders = module_folders(Some(br#"[{"path": "../secret"}]"#));
         assert_eq!(needed(&all, &folders), names(&["model.safetensors"]));
-        assert_eq!(module_folders(Some(b"not json")).len(), 1);
+        assert_eq!(module_folders(Some(b"not json")), ["", GOLDEN].map(str::to_owned).into());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What `--model` names: a card, a path, or a repo on the hub.
 
+use super::bundle;
 use super::error::HubError;
 use crate::card::{self, Card};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,15 @@ pub enum What {
     Card(&'static Card),
     /// A directory on this machine, or a GGUF file.
     Path(PathBuf),
+    /// A model in one file; what its manifest says is believed only once the file has been verified.
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// SHA-256 of its manifest.
+        digest: String,
+        /// The manifest as a card.
+        card: &'static Card,
+    },
     /// `owner/name` on the hub, without a card.
     Repo(String),
 }
@@ -29,7 +39,7 @@ pub fn parse(what: &str) -> Result<What, HubError> {
         return refuse(format!("it is empty; {}", alternatives()));
     }
     if what.starts_with(['.', '/']) || Path::new(what).exists() {
-        return Ok(What::Path(PathBuf::from(what)));
+        return Ok(on_disk(PathBuf::from(what)));
     }
     if let Some(card) = card::find_repo(what) {
         return Ok(What::Card(card));
@@ -42,6 +52,15 @@ pub fn parse(what: &str) -> Result<What, HubError> {
     }
 }
 
+/// A bundle, if it begins as one; else whatever it is, which is looked at when its files are needed.
+fn on_disk(path: PathBuf) -> What {
+    match path.is_file().then(|| bundle::peek(&path)) {
+        // Lives as long as the process, like the cards that are compiled in.
+        Some(Ok(head)) => What::Bundle { path, digest: head.digest, card: Box::leak(Box::new(head.manifest.card())) },
+        _ => What::Path(path),
+    }
+}
+
 fn alternatives() -> String {
     let names: Vec<&str> = card::all().iter().map(|card| card.name.as_str()).collect();
     format!("give a known model ({}), a directory (./dir or /dir), a GGUF file (./file.gguf), or owner/name on the hub", names.join(", "))
@@ -51,25 +70,25 @@ impl What {
     /// The slug if the operator gives none: the repo id, or the directory's base name.
     pub fn slug(&self) -> String {
         match self {
-            Self::Card(card) => card.repo.clone(),
+            Self::Card(card) | Self::Bundle { card, .. } => card.repo.clone(),
             Self::Repo(repo) => repo.clone(),
             Self::Path(path) => base_name(path),
         }
     }
 
-    /// The folder's name in our cache: a card's short name, or `owner--name`. `None` for a path.
+    /// The folder's name in our cache: a card's short name, or `owner--name`. `None` for a path or a bundle.
     pub fn cache_key(&self) -> Option<String> {
         match self {
             Self::Card(card) => Some(card.name.clone()),
             Self::Repo(repo) => Some(repo.replace('/', "--")),
-            Self::Path(_) => None,
+            Self::Path(_) | Self::Bundle { .. } => None,
         }
     }
 
     /// The card, if there is one.
     pub fn card(&self) -> Option<&'static Card> {
         match self {
-            Self::Card(card) => Some(card),
+            Self::Card(card) | Self::Bundle { card, .. } => Some(card),
             _ => None,
         }
     }
@@ -79,7 +98,7 @@ impl What {
         match self {
             Self::Card(card) => card.name.clone(),
             Self::Repo(repo) => repo.clone(),
-            Self::Path(path) => path.display().to_string(),
+            Self::Path(path) | Self::Bundle { path, .. } => path.display().to_string(),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The use case: texts in, vectors out. Admit, tokenize, submit, gather. Knows neither HTTP nor tensors.
 
 pub mod access;
+pub mod decisions;
+pub mod golden;
 mod ingest;
 pub mod keyfile;
 mod pool;
 pub mod registry;
+pub mod space;
 pub mod tokenizer;
 pub mod vector;
 
@@ -57,6 +60,8 @@ pub struct EmbedCall {
     pub truncate: Option<Truncate>,
     /// Name of the prompt to put before each text; `None` = the model's default.
     pub input_type: Option<String>,
+    /// The embedding space that the vectors must lie in; `None` = any.
+    pub expect_space: Option<String>,
 }
 
 /// How many tokens of one text were embedded.
@@ -85,6 +90,8 @@ pub struct Embedded {
     /// `[B]`.
     pub items: Vec<ItemTokens>,
     pub timing: Timing,
+    /// The fingerprint of the embedding space that they lie in.
+    pub space: String,
 }
 
 /// Faults of one request that are listed one by one; the rest is only counted.
@@ -137,6 +144,10 @@ impl Service {
         let model = call.model.clone();
         let loaded = self.loaded(&model)?;
         let plan = plan(&call, loaded)?;
+        let space = loaded.space.fingerprint(plan.shape.wanted);
+        if let Some(expected) = call.expect_space.filter(|expected| *expected != space) {
+            return Err(Fault::SpaceMismatch { expected, actual: space });
+        }
         let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum::<usize>());
         let guess = guess_tokens(&call.texts, loaded.info.max_tokens).min(self.options.max_request_tokens);
         self.engine.room(texts, guess).map_err(|refusal| fault_of(refusal, caller))?;
@@ -165,7 +176,7 @@ impl Service {
         if zeros > 0 {
             telemetry::ZERO_VECTORS.add([&model.slug], zeros as u64);
         }
-        Ok(Embedded { vectors, dim: plan.shape.wanted, items, timing })
+        Ok(Embedded { vectors, dim: plan.shape.wanted, items, timing, space })
     }
 
     /// The model's loaded part, or why there is none.

@@ -1,5 +1,7 @@
 //! The models being served: slugs, short names, their settings, and what is known of each once it is loaded.
 
+use super::golden::Fidelity;
+use super::space::Space;
 use super::tokenizer::TextEncoder;
 use crate::card::Card;
 use crate::engine::Ready;
@@ -51,6 +53,10 @@ pub struct Loaded {
     pub engine: Ready,
     pub info: ModelInfo,
     pub encoder: Arc<TextEncoder>,
+    /// How near it comes to its reference; `None` if there are no goldens for it.
+    pub fidelity: Option<Fidelity>,
+    /// Where its vectors lie.
+    pub space: Space,
 }
 
 /// What `input_type` chooses: a text that goes before the input, and a set of the network's low-rank deltas.
@@ -121,7 +127,34 @@ impl Model {
     pub fn matryoshka(&self, info: &ModelInfo) -> Matryoshka {
         let by_card = || self.card.map(|card| &card.matryoshka).filter(|sizes| !sizes.is_empty());
         let sizes = || by_card().or(info.matryoshka.as_ref()).cloned().map(Matryoshka::Sizes);
-        self.settings.matryoshka.clone().or_else(sizes).unwrap_or(Matryoshka::Denied)
+        match &self.settings.matryoshka {
+            // Declared fit by the operator; which sizes it is trained for, card or checkpoint may still know.
+            Some(Matryoshka::Any) => sizes().unwrap_or(Matryoshka::Any),
+            Some(said) => said.clone(),
+            None => sizes().unwrap_or(Matryoshka::Denied),
+        }
+    }
+
+    /// Refuses settings that the model cannot obey: a default prompt it does not have, sizes it does not give.
+    ///
+    /// # Errors
+    /// The sentence that says which setting and why.
+    pub fn check(&self, info: &ModelInfo) -> Result<(), String> {
+        if let Some(name) = &self.settings.default_prompt
+            && self.role(info, Some(name)).is_err()
+        {
+            return Err(format!("default_prompt {name:?} is not a prompt of this model; it has {}", self.prompt_names(info).join(", ")));
+        }
+        match self.matryoshka(info) {
+            Matryoshka::Sizes(sizes) => match sizes.iter().find(|size| !(1..=info.dimensions).contains(*size)) {
+                Some(size) => Err(format!("matryoshka lists {size}, but this model's vectors have 1 to {} values", info.dimensions)),
+                None => Ok(()),
+            },
+            Matryoshka::Any if self.settings.matryoshka_strict => {
+                Err("matryoshka_strict needs a list of sizes, and neither the configuration, a card nor config.json has one".to_owned())
+            }
+            Matryoshka::Any | Matryoshka::Denied => Ok(()),
+        }
     }
 
     /// The size of the vectors of a request that asks for `wanted`, or the sentence that refuses it.

@@ -25,6 +25,9 @@ fn described(prompts: &[(&str, &str)]) -> ModelInfo {
         weight_bytes: 0,
         tokenizer_dir: ".".into(),
         text: TextRules::default(),
+        license: None,
+        stages: "mean > Normalize".to_owned(),
+        decisions: Vec::new(),
     }
 }
 
@@ -94,4 +97,36 @@ fn dimensions_follow_the_declaration() {
     info.matryoshka = Some(vec![4]);
     assert_eq!(undeclared.dimensions(&info, 8, Some(3)), Ok(3));
     assert!(with(Some(Matryoshka::Denied), false).dimensions(&info, 8, Some(4)).is_err());
+}
+
+#[test]
+fn a_strict_declaration_needs_sizes_that_the_model_has() {
+    let with = |matryoshka, matryoshka_strict| model(Settings { matryoshka: Some(matryoshka), matryoshka_strict, ..Settings::default() });
+    let mut info = described(&[]);
+    assert!(with(Matryoshka::Any, true).check(&info).unwrap_err().contains("matryoshka_strict"));
+    assert!(with(Matryoshka::Sizes(vec![4, 9]), false).check(&info).unwrap_err().contains("lists 9"));
+    assert!(with(Matryoshka::Sizes(vec![0]), false).check(&info).is_err());
+    assert!(with(Matryoshka::Any, false).check(&info).is_ok() && with(Matryoshka::Denied, true).check(&info).is_ok());
+    // What the checkpoint lists is what `true` stands for.
+    info.matryoshka = Some(vec![2, 4]);
+    let strict = with(Matryoshka::Any, true);
+    assert!(strict.check(&info).is_ok());
+    assert_eq!(strict.dimensions(&info, 8, Some(4)), Ok(4));
+    assert!(strict.dimensions(&info, 8, Some(3)).unwrap_err().contains("[2, 4]"));
+    assert_eq!(with(Matryoshka::Any, false).dimensions(&info, 8, Some(3)), Ok(3));
+    let prompt = model(Settings { default_prompt: Some("poem".to_owned()), ..Settings::default() });
+    assert!(prompt.check(&info).unwrap_err().contains("poem"));
+}
+
+#[test]
+fn the_deltas_of_a_task_are_part_of_the_space() {
+    let model = model(Settings::default());
+    let with = |adapters: &[(&str, usize)]| {
+        let mut info = described(&[("query", "q: "), ("other", "")]);
+        info.adapters = adapters.iter().map(|(name, index)| ((*name).to_owned(), *index)).collect();
+        Space::new("weights", &model, &info).fingerprint(8)
+    };
+    assert_eq!(with(&[]), with(&[]));
+    assert_ne!(with(&[("query", 0)]), with(&[]));
+    assert_ne!(with(&[("query", 0), ("other", 1)]), with(&[("query", 1), ("other", 0)]));
 }

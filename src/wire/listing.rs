@@ -39,6 +39,22 @@ pub struct ModelExtra {
     /// SPDX name, where the model says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
+    /// Fingerprint of the embedding space at the native size: vectors of two spaces do not belong into one index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// How near it came to its reference when it was loaded; absent if there are no goldens for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fidelity: Option<Fidelity>,
+}
+
+/// A model's golden texts, computed here and compared with its reference's vectors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fidelity {
+    /// How many.
+    pub texts: usize,
+    /// Largest error of a component.
+    pub max_abs: f32,
+    pub min_cosine: f64,
 }
 
 /// Which vector sizes a client may ask for.

@@ -32,6 +32,8 @@ pub struct EmbedRequest {
     pub truncate: Option<Truncate>,
     /// `None` = the model's default.
     pub input_type: Option<String>,
+    /// The embedding space that the client's other vectors lie in; `None` = it does not say.
+    pub expect_space: Option<String>,
 }
 
 /// What a request may hold at most.
@@ -65,9 +67,12 @@ pub fn parse(body: &[u8], limits: Limits, accepts_empty: impl FnOnce(&str) -> bo
     let dimensions = note(&mut faults, dimensions(fields.dimensions)).flatten();
     let encoding = note(&mut faults, encoding(fields.encoding_format)).unwrap_or_default();
     let truncate = note(&mut faults, truncate(fields.truncate)).flatten();
-    let input_type = note(&mut faults, input_type(fields.input_type)).flatten();
+    let input_type = note(&mut faults, text("input_type", fields.input_type)).flatten();
+    let expect_space = note(&mut faults, text("expect_space", fields.expect_space)).flatten();
     match (model, texts) {
-        (Some(model), Some(texts)) if faults.is_empty() => Ok(EmbedRequest { model, texts, dimensions, encoding, truncate, input_type }),
+        (Some(model), Some(texts)) if faults.is_empty() => {
+            Ok(EmbedRequest { model, texts, dimensions, encoding, truncate, input_type, expect_space })
+        }
         _ => Err(Fault::Validation(faults)),
     }
 }
@@ -100,6 +105,7 @@ struct Fields<'de> {
     encoding_format: Option<Scalar<'de>>,
     truncate: Option<Scalar<'de>>,
     input_type: Option<Scalar<'de>>,
+    expect_space: Option<Scalar<'de>>,
 }
 
 struct FieldsVisitor {
@@ -127,6 +133,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Key::EncodingFormat => fields.encoding_format = Some(map.next_value()?),
                 Key::Truncate => fields.truncate = Some(map.next_value()?),
                 Key::InputType => fields.input_type = Some(map.next_value()?),
+                Key::ExpectSpace => fields.expect_space = Some(map.next_value()?),
                 Key::Unknown => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -147,6 +154,7 @@ enum Key {
     EncodingFormat,
     Truncate,
     InputType,
+    ExpectSpace,
     Unknown,
 }
 
@@ -168,6 +176,7 @@ impl<'de> serde::Deserialize<'de> for Key {
                     "encoding_format" => Key::EncodingFormat,
                     "truncate" => Key::Truncate,
                     "input_type" => Key::InputType,
+                    "expect_space" => Key::ExpectSpace,
                     _ => Key::Unknown,
                 })
             }
@@ -231,11 +240,11 @@ fn truncate(value: Option<Scalar>) -> Result<Option<Truncate>, Detail> {
     }
 }
 
-fn input_type(value: Option<Scalar>) -> Result<Option<String>, Detail> {
+fn text(field: &'static str, value: Option<Scalar>) -> Result<Option<String>, Detail> {
     match value {
         None | Some(Scalar::Null) => Ok(None),
-        Some(Scalar::Str(name)) => Ok(Some(name.into_owned())),
-        Some(other) => Err(Detail::new("input_type", format!("must be a string, not {}", other.kind()))),
+        Some(Scalar::Str(text)) => Ok(Some(text.into_owned())),
+        Some(other) => Err(Detail::new(field, format!("must be a string, not {}", other.kind()))),
     }
 }
 

@@ -23,6 +23,9 @@ pub const MAX_TOKENS: usize = 16;
 /// Tokens in one request, for all models but `fake/empty`.
 pub const MAX_REQUEST_TOKENS: usize = 100;
 
+/// The embedding space of every model here.
+pub const SPACE: &str = "fa4efa4efa4efa4e";
+
 const MODELS: [&str; 6] = ["fake/plain", "fake/mrl", "fake/empty", "fake/loading", "fake/failed", "fake/secret"];
 
 /// What happened inside, told to the test.
@@ -85,6 +88,9 @@ fn item(slug: &str) -> ModelItem {
 impl Fake {
     async fn answer(&self, ask: Ask) -> Result<Embedded, Fault> {
         let dim = dimensions(&ask)?;
+        if let Some(expected) = ask.expect_space.clone().filter(|expected| expected != SPACE) {
+            return Err(Fault::SpaceMismatch { expected, actual: SPACE.to_owned() });
+        }
         let items = tokens(&ask)?;
         let mut vectors: Vec<f32> = ask.texts.iter().flat_map(|text| vector(text, dim)).collect();
         match ask.texts[0].as_str() {
@@ -99,7 +105,7 @@ impl Fake {
         }
         let items = if ask.texts[0] == "!large" { vec![items[0]; vectors.len() / DIM] } else { items };
         let ms = Duration::from_millis;
-        Ok(Embedded { vectors, dim, items, timing: Timing { tokenize: ms(1), queue: ms(2), inference: ms(3) } })
+        Ok(Embedded { vectors, dim, items, timing: Timing { tokenize: ms(1), queue: ms(2), inference: ms(3) }, space: SPACE.to_owned() })
     }
 
     async fn hang(&self) {

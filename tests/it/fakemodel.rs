@@ -108,6 +108,7 @@ impl Machine {
             hf_endpoint: endpoint.to_owned(),
             hf_token: None,
             proxied: false,
+            trust: None,
             python: self.bin("python3").to_str().unwrap().to_owned(),
             limits: Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(30) },
         }

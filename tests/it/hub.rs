@@ -196,7 +196,13 @@ fn directories_are_taken_as_they_are_or_refused_with_the_reason() {
     std::fs::write(dir.join("a-1.safetensors"), "x").unwrap();
     std::fs::write(dir.join("model.safetensors.index.json"), r#"{"weight_map": {"w": "a-1.safetensors", "v": "a-2.safetensors"}}"#).unwrap();
     assert!(matches!(try_dir(&dir), Err(HubError::Missing { file, .. }) if file == "a-2.safetensors"));
-    for (path, reason) in [(dir.join("none"), "there is no such directory"), (dir.join("config.json"), "is a file; name the directory")] {
+    for (path, reason) in [
+        (dir.join("none"), "there is no such directory"),
+        (
+            dir.join("config.json"),
+            "this is a file that does not begin as a bundle does; name a bundle, a GGUF file (its name ends in .gguf), or the directory",
+        ),
+    ] {
         let error = try_dir(&path).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }

@@ -1,11 +1,13 @@
 //! The one integration binary: each module is about one promise.
 
 mod abuse;
+mod bundle;
 mod checkpoint;
 mod contract;
 mod corpus;
 mod damage;
 mod decoders;
+mod doctor;
 mod drawn;
 mod fake;
 #[cfg(feature = "hub")]
@@ -14,6 +16,7 @@ mod fakemodel;
 mod families;
 mod forms;
 mod gguf;
+mod golden;
 mod house;
 mod hub;
 #[cfg(feature = "hub")]
@@ -29,3 +32,4 @@ mod regressions;
 mod rotary;
 mod serve;
 mod server;
+mod space;

@@ -98,6 +98,8 @@ fn matryoshka_sizes_are_cut_and_scaled_where_the_operator_declares_them() {
     assert_eq!(cut.len(), 64);
     assert!(cosine(&whole[..64], &cut) > 0.999_999 && (cut.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
     assert_eq!((ask(65).0, ask(384).0), (422, 200));
+    let item: serde_json::Value = serde_json::from_str(&server.get("/v1/models/all-MiniLM-L6-v2").1).unwrap();
+    assert_eq!(item["data"]["supported_dimensions"], json!([64, 128, 384]), "the native size is always taken");
 }
 
 #[test]

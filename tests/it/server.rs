@@ -96,13 +96,18 @@ impl Drop for Server {
     }
 }
 
-/// `vecmill` with these words and nothing of this process's VECMILL_ variables.
+/// `vecmill serve` with these words and nothing of this process's VECMILL_ variables.
 pub fn command(words: &[&str]) -> Command {
+    vecmill(&[&["serve"], words].concat())
+}
+
+/// `vecmill` with these words and nothing of this process's VECMILL_ variables.
+pub fn vecmill(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vecmill"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VECMILL_")) {
         command.env_remove(name);
     }
-    command.arg("serve").args(words);
+    command.args(words);
     command
 }
 

@@ -16,6 +16,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use std::sync::Arc;
 
+const EMBEDDING_SPACE: HeaderName = HeaderName::from_static("x-embedding-space");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Work on more bytes than this leaves the threads that keep all connections going.
@@ -30,16 +31,17 @@ pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>,
     let found = resolve(&api, key.as_deref(), &asked.model).inspect(|found| seen.note_model(&found.slug))?;
     let input_type = input_type(&asked, &found)?;
     let caller = Caller { client: key.as_ref().map_or_else(rand::random, |key| key.number()), deadline: seen.arrived + api.options.deadline };
-    let EmbedRequest { model, texts, dimensions, encoding, truncate, .. } = asked;
-    let ask = Ask { slug: found.slug.clone(), texts, dimensions, truncate, input_type };
+    let EmbedRequest { model, texts, dimensions, encoding, truncate, expect_space, .. } = asked;
+    let ask = Ask { slug: found.slug.clone(), texts, dimensions, truncate, input_type, expect_space };
     let running = InFlight::new(&found.slug);
     let embedded = api.embedder.embed(ask, caller).await?;
     drop((running, hold));
     account(&found.slug, key.as_deref(), &embedded);
-    let timing = embedded.timing;
+    let (timing, space) = (embedded.timing, HeaderValue::from_str(&embedded.space).ok());
     let body = write(embedded, encoding, model, seen.id).await?;
     let mut response = reply::json(body);
     response.headers_mut().insert(SERVER_TIMING, server_timing(&timing));
+    response.headers_mut().extend(space.map(|space| (EMBEDDING_SPACE, space)));
     Ok(response)
 }
 

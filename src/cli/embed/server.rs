@@ -50,7 +50,7 @@ impl Server {
     pub async fn embed(self, texts: Vec<String>) -> Result<Embedded, Fault> {
         let model = self.service.models().first().context("no model").map_err(|_| Fault::Internal)?.clone();
         let caller = Caller { client: 0, deadline: Instant::now() + DEADLINE };
-        let call = EmbedCall { model, texts, dimensions: self.dimensions, truncate: None, input_type: self.input_type };
+        let call = EmbedCall { model, texts, dimensions: self.dimensions, truncate: None, input_type: self.input_type, expect_space: None };
         self.service.embed(call, caller).await
     }
 }

@@ -21,6 +21,7 @@ fn embedded(texts: &[String]) -> Embedded {
         dim: 2,
         items: texts.iter().map(|text| ItemTokens { tokens: text.len(), original_tokens: cut(text) }).collect(),
         timing: Timing::default(),
+        space: String::new(),
     }
 }
 

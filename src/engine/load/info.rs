@@ -1,5 +1,6 @@
 //! What clients and operators may know of a loaded model: sizes, limits, prompts.
 
+use super::decisions::Decision;
 use super::transformer::Limits;
 use crate::encoders::json::{Json, short};
 use crate::engine::pipeline::Pipeline;
@@ -41,6 +42,12 @@ pub struct ModelInfo {
     /// The directory with the tokenizer's files, or the GGUF file that holds it.
     pub tokenizer_dir: PathBuf,
     pub text: TextRules,
+    /// SPDX identifier of the weights' licence, where card or README state it.
+    pub license: Option<String>,
+    /// What follows the encoder, in words: the same words, the same computation.
+    pub stages: String,
+    /// What was decided, and which file or option decided it.
+    pub decisions: Vec<Decision>,
 }
 
 /// How a text becomes ids, beside what the tokenizer's own file says.
@@ -97,6 +104,9 @@ pub fn read(root: &Path, encoder: &Path, config: &Json, pipeline: &Pipeline, abo
         weight_bytes: pipeline.weight_bytes(),
         tokenizer_dir: encoder.to_owned(),
         text: about.text,
+        license: None,
+        stages: pipeline.stages().to_string(),
+        decisions: Vec::new(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! A model that is one GGUF file: the network out of its metadata and tensors, the pooling that it names, and unit length, as llama.cpp answers.
 
+use super::decisions::{self, Decision};
 use super::{DType, Device, LoadError, Loaded, ModelInfo, Options, TextRules, map, open};
 use crate::encoders::gguf::{Described, Gguf, Pooling, Vocabulary};
 use crate::engine::pipeline::pooling::Mode;
@@ -18,7 +19,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let file = path.display().to_string();
     let gguf = Gguf::open(&file, &map(path)?)?;
     let described = gguf.describe()?;
-    let mode = mode(&described, &gguf, options)?;
+    let (mode, pooling_named) = (mode(&described, &gguf, options)?, described.pooling.is_some());
     let device = options.device.unwrap_or_else(Device::best);
     let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
     let Described { architecture, network, dense, context, .. } = described;
@@ -26,8 +27,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let (hidden_size, vocabulary, positions) = (network.width, network.vocabulary(), network.max_tokens);
     let max_tokens = length(&gguf, context.min(positions), positions, options.max_tokens)?;
     let pipeline = Pipeline::new(network, stages, &place)?;
-    tracing::info!(file, architecture, pooling = mode.name(), dense = dense.len(), max_tokens, "a GGUF model");
-    let info = ModelInfo {
+    let mut info = ModelInfo {
         architecture,
         hidden_size,
         dimensions: pipeline.dim(),
@@ -44,8 +44,42 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
         tokenizer_dir: path.to_owned(),
         text: TextRules::default(),
         adapters: BTreeMap::new(),
+        license: gguf.meta.str("general.license")?.map(str::to_owned),
+        stages: pipeline.stages().to_string(),
+        decisions: Vec::new(),
     };
+    info.decisions = decide(&info, &pipeline, &gguf, pooling_named, options)?;
     Ok(Loaded { pipeline, info })
+}
+
+/// What was decided, and by which key of the file.
+fn decide(info: &ModelInfo, pipeline: &Pipeline, gguf: &Gguf, pooling_named: bool, options: &Options) -> Result<Vec<Decision>, LoadError> {
+    let key = |key: &str| format!("{}.{key}", info.architecture);
+    let stages = pipeline.stages();
+    let tokenizer = gguf.meta.str("tokenizer.ggml.model")?.unwrap_or("unknown");
+    let context = gguf.meta.usize(&key("context_length"))?;
+    // Looked-up positions end with their table, whatever the file says of texts.
+    let reached = |tokens: usize| if context == Some(tokens) { key("context_length") } else { "the file's position table".to_owned() };
+    let max_tokens_from = if options.max_tokens.is_some() { "max_tokens of the configuration".to_owned() } else { reached(info.max_tokens) };
+    let pooling_from = if pooling_named { key("pooling_type") } else { "--pooling (the file names none)".to_owned() };
+    let maps = stages.after.len() > 1;
+    let after_from = if maps { "the file's dense tensors; unit length as llama.cpp answers" } else { "as llama.cpp answers" };
+    let mut decisions = vec![
+        Decision::new("architecture", info.architecture, "general.architecture"),
+        Decision::new("hidden_size", info.hidden_size, key("embedding_length")),
+        Decision::new("tokenizer", tokenizer, "tokenizer.ggml.model"),
+        Decision::new("max_tokens", info.max_tokens, max_tokens_from),
+        Decision::new("position_limit", info.position_limit, reached(info.position_limit)),
+        Decision::new("prompts", "none", "a GGUF file has none"),
+        Decision::new("default_prompt", "none", "a GGUF file has none"),
+        Decision::new("pooling", &stages.pooling, pooling_from),
+        Decision::new("after_pooling", stages.after.join(", "), after_from),
+        Decision::new("model_length", "unit length (Normalize)", "as llama.cpp answers"),
+        Decision::new("dimensions", info.dimensions, if maps { "the file's dense tensors".to_owned() } else { key("embedding_length") }),
+        Decision::new("matryoshka", "not declared", "a GGUF file does not say"),
+    ];
+    decisions.extend(decisions::running(info, pipeline, options));
+    Ok(decisions)
 }
 
 /// The vocabulary of the tokenizer in a file.

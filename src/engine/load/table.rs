@@ -10,6 +10,9 @@ use std::path::Path;
 /// model2vec's `max_length` where config.json has none.
 const MODEL2VEC_MAX_LENGTH: usize = 512;
 
+/// What ends the texts of a table, which has no positions.
+pub const POSITIONS_FROM: &str = "no positions: this server's own bound";
+
 /// Under sentence-transformers' StaticEmbedding a text is as long as tokenizer.json's own truncation allows.
 ///
 /// # Errors
@@ -47,11 +50,16 @@ pub fn alone(config: &Json, network: &Network, asked: Option<usize>) -> Result<(
 /// The operator's limit, else the model's own, never more than the table takes.
 fn limited(own: Option<usize>, network: &Network, asked: Option<usize>, file: &str, field: &str) -> Result<Limits, LoadError> {
     let positions = network.max_tokens;
+    let from = match (asked, own) {
+        (Some(_), _) => "max_tokens of the configuration".to_owned(),
+        (None, Some(tokens)) if tokens <= positions => file.to_owned(),
+        _ => POSITIONS_FROM.to_owned(),
+    };
     match (asked, own) {
         (Some(asked), _) if !(1..=positions).contains(&asked) => {
             Err(LoadError::option("max_tokens", format!("{asked} is impossible: the model allows 1 to {positions}")))
         }
         (None, Some(0)) => Err(LoadError::field(file, field, "must be at least 1, but is 0")),
-        _ => Ok(Limits { max_tokens: asked.or(own).map_or(positions, |tokens| tokens.min(positions)), positions }),
+        _ => Ok(Limits { max_tokens: asked.or(own).map_or(positions, |tokens| tokens.min(positions)), positions, from }),
     }
 }

@@ -49,12 +49,14 @@ pub struct Transformer {
 }
 
 /// How long a text may be, in tokens with special tokens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// What the model takes as configured.
     pub max_tokens: usize,
     /// What its position table reaches.
     pub positions: usize,
+    /// The file or option that `max_tokens` is from.
+    pub from: String,
 }
 
 impl Transformer {
@@ -82,6 +84,11 @@ impl Transformer {
         Ok(Self { max_seq_length, max_seq_length_file: json.file().to_owned(), do_lower_case })
     }
 
+    /// The file that they are in.
+    pub fn file(&self) -> &str {
+        &self.max_seq_length_file
+    }
+
     /// How far the network's positions reach. Where they are computed and not looked up there is no end to them, only the length that it was trained
     /// for, and `max_seq_length` may go beyond that (as texts do that a dynamic rotation is for).
     pub fn positions(&self, network: &Network) -> usize {
@@ -104,7 +111,7 @@ impl Transformer {
                     format!("{asked} is impossible: the model's position table allows {SHORTEST} to {positions}"),
                 ));
             }
-            return Ok(Limits { max_tokens: asked, positions });
+            return Ok(Limits { max_tokens: asked, positions, from: "max_tokens of the configuration".to_owned() });
         }
         let tokenizer = Json::read(&dir.join("tokenizer_config.json"))?;
         let (file, own) = match (self.max_seq_length, &tokenizer) {
@@ -113,10 +120,11 @@ impl Transformer {
             (None, None) => ("config.json", positions),
         };
         let max_tokens = own.min(positions);
+        let from = if own > positions { format!("config.json ({file} would allow more)") } else { file.to_owned() };
         if max_tokens < SHORTEST {
             return Err(LoadError::file(file, format!("allows texts of {max_tokens} tokens only; {SHORTEST} are the least")));
         }
-        Ok(Limits { max_tokens, positions })
+        Ok(Limits { max_tokens, positions, from })
     }
 }
 

@@ -108,6 +108,11 @@ fn module(root: &Path, json: &Json) -> Result<Module, LoadError> {
 }
 
 impl Modules {
+    /// The folder of the Pooling module.
+    pub fn pooling_dir(&self) -> Option<&Path> {
+        self.rest.iter().find(|module| module.kind == Kind::Pooling).map(|module| module.dir.as_path())
+    }
+
     /// Builds the stages after an encoder of that width.
     ///
     /// # Errors

@@ -73,6 +73,14 @@ pub struct Pooling {
     include_prompt: bool,
 }
 
+impl std::fmt::Display for Pooling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
+        f.write_str(&modes.join(" + "))?;
+        if self.include_prompt { Ok(()) } else { f.write_str(" (without the prompt)") }
+    }
+}
+
 impl Pooling {
     /// The modes, concatenated in this order; `include_prompt` = the tokens of the prompt count.
     pub fn of(modes: Vec<Mode>, include_prompt: bool) -> Self {

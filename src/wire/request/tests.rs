@@ -22,15 +22,23 @@ fn with(field: &str, value: &str) -> String {
 #[test]
 fn a_string_is_one_text() {
     let request = ok(r#"{"model":"m","input":"a"}"#);
-    let expected =
-        EmbedRequest { model: "m".into(), texts: vec!["a".into()], dimensions: None, encoding: Encoding::Float, truncate: None, input_type: None };
+    let expected = EmbedRequest {
+        model: "m".into(),
+        texts: vec!["a".into()],
+        dimensions: None,
+        encoding: Encoding::Float,
+        truncate: None,
+        input_type: None,
+        expect_space: None,
+    };
     assert_eq!(request, expected);
 }
 
 #[test]
 fn every_field_is_read() {
     let request = ok(r#"{"user":{"x":[1]},"input":["a","b"],"model":"o/m","dimensions":64,"encoding_format":"base64","truncate":"start",
-        "input_type":"query","expect_space":7}"#);
+        "input_type":"query","expect_space":"0123456789abcdef"}"#);
+    assert_eq!(request.expect_space.as_deref(), Some("0123456789abcdef"));
     assert_eq!((request.model.as_str(), request.texts.len(), request.dimensions), ("o/m", 2, Some(64)));
     assert_eq!((request.encoding, request.truncate, request.input_type.as_deref()), (Encoding::Base64, Some(Truncate::Start), Some("query")));
 }

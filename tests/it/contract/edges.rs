@@ -237,3 +237,19 @@ fn errors_have_no_keys_beyond_the_contracts() {
     assert_eq!(keys(&body["error"]["details"][0]), ["field", "message"]);
     assert_eq!(keys(&body["meta"]), ["request_id"]);
 }
+
+#[test]
+fn the_answer_names_its_space_and_another_expected_one_is_409() {
+    let server = Server::start(small());
+    let reply = embed(server.addr, input("\"a\""));
+    assert_eq!((reply.status, reply.header("x-embedding-space")), (200, Some(crate::fake::SPACE)));
+    for same in [format!("{:?}", crate::fake::SPACE), "null".to_owned()] {
+        assert_eq!(embed(server.addr, with("expect_space", &same)).status, 200, "{same}");
+    }
+    let other = embed(server.addr, with("expect_space", "\"0000000000000000\""));
+    assert_fault(&other, 409, "SPACE_MISMATCH", &[], "another space");
+    assert_eq!(other.header("x-embedding-space"), None, "no vectors, no space");
+    let message = other.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(crate::fake::SPACE) && message.contains("0000000000000000"), "{message}");
+    assert_fault(&embed(server.addr, with("expect_space", "7")), 422, BAD, &["expect_space"], "not a string");
+}
