@@ -12,12 +12,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 mod auth;
 mod body;
 mod connection;
+mod dialect;
 pub mod embedder;
 mod health;
 mod lifecycle;
 mod live;
 mod native;
 mod observe;
+mod openai;
 mod reply;
 mod server;
 mod stream;
@@ -34,6 +36,8 @@ pub struct Options {
     pub max_held_bytes: usize,
     /// Texts in one request.
     pub max_texts: usize,
+    /// Token ids in one request, of all its token arrays.
+    pub max_token_ids: usize,
     /// How long a request may take from its head to its answer.
     pub deadline: Duration,
     /// How long a connection may take to send a request's head; hence also how long it may stay idle between requests.
@@ -58,6 +62,7 @@ impl Default for Options {
             max_body_bytes: 32 << 20,
             max_held_bytes: 256 << 20,
             max_texts: 2048,
+            max_token_ids: 300_000,
             // Documented clients give up after 60 s.
             deadline: Duration::from_secs(55),
             header_timeout: Duration::from_secs(30),
@@ -79,13 +84,16 @@ pub struct Api {
     options: Options,
     lifecycle: lifecycle::Lifecycle,
     held: body::HeldBytes,
+    /// Since when its models are there; Unix seconds.
+    created: i64,
 }
 
 impl Api {
     /// An API in front of `embedder`, for those whom `access` lets in.
     pub fn new(embedder: Arc<dyn Embedder>, access: Arc<Access>, options: Options) -> Self {
         let held = body::HeldBytes::new(options.max_held_bytes);
-        Self { embedder, access, options, lifecycle: lifecycle::Lifecycle::default(), held }
+        let created = jiff::Timestamp::now().as_second();
+        Self { embedder, access, options, lifecycle: lifecycle::Lifecycle::default(), held, created }
     }
 }
 
@@ -93,9 +101,13 @@ type Shared = axum::extract::State<Arc<Api>>;
 
 /// The routes, each with and without a slash at its end, and the stack around them.
 pub fn router(api: Arc<Api>) -> Router {
-    let routes: [(&str, MethodRouter<Arc<Api>>); 5] = [
+    let routes: [(&str, MethodRouter<Arc<Api>>); 8] = [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
+        ("/oai/v1/embeddings", only_post(openai::embeddings::create)),
+        // No native path has this name; a base URL that ends in /v1 finds it.
+        ("/v1/embeddings", only_post(openai::embeddings::create)),
+        ("/oai/v1/models", only_get(openai::models::list)),
         ("/health", only_get(health::live)),
         ("/health/ready", only_get(health::ready)),
         ("/metrics", only_get(health::metrics)),
@@ -107,6 +119,7 @@ pub fn router(api: Arc<Api>) -> Router {
     router
         // One rule for `a%2Fb` and `a/b`: a wildcard takes raw slashes, and is percent-decoded.
         .route("/v1/models/{*slug}", only_get(native::models::get))
+        .route("/oai/v1/models/{*id}", only_get(openai::models::retrieve))
         .fallback(reply::no_such_route)
         // Innermost. Shutting down: nothing new; else count what runs, so that the shutdown can wait for it.
         .layer(from_fn_with_state(api.clone(), lifecycle::gate))

@@ -1,5 +1,6 @@
 //! Seen from outside: each request's id, trace, log line and metrics.
 
+use super::dialect::Dialect;
 use crate::service::access::Key;
 use crate::telemetry;
 use axum::extract::{MatchedPath, Request};
@@ -20,6 +21,8 @@ const MAX_ID_LEN: usize = 128;
 pub(super) struct Seen {
     /// `meta.request_id`.
     pub(super) id: Arc<str>,
+    /// Whose forms its answer takes.
+    pub(super) dialect: Dialect,
     /// When its head had arrived.
     pub(super) arrived: Instant,
     /// Filled in as it becomes known.
@@ -33,10 +36,10 @@ struct Notes {
 }
 
 impl Seen {
-    fn new(headers: &HeaderMap) -> Self {
+    fn new(headers: &HeaderMap, path: &str) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
         let id = given.map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned);
-        Self { id: id.into(), arrived: Instant::now(), notes: Arc::default() }
+        Self { id: id.into(), dialect: Dialect::of(path), arrived: Instant::now(), notes: Arc::default() }
     }
 
     /// Notes the slug of the model it is for. Only slugs from the configuration, for this becomes a label.
@@ -78,7 +81,7 @@ pub(super) struct Code(pub(super) &'static str);
 
 /// Gives each request its id and reports how it went.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
-    let seen = Seen::new(request.headers());
+    let seen = Seen::new(request.headers(), request.uri().path());
     request.extensions_mut().insert(seen.clone());
     let probe = is_probe(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -124,7 +127,7 @@ fn account(seen: &Seen, response: &Response) {
     let took = seen.arrived.elapsed();
     let status = response.status();
     let slug = seen.notes.slug.get().map(String::as_str);
-    telemetry::REQUESTS.add([slug.unwrap_or("none"), status.as_str(), "native"], 1);
+    telemetry::REQUESTS.add([slug.unwrap_or("none"), status.as_str(), seen.dialect.name()], 1);
     if let Some(slug) = slug {
         telemetry::REQUEST_SECONDS.observe([slug, slug], took.as_secs_f64());
     }
@@ -154,9 +157,9 @@ mod tests {
 
     #[test]
     fn an_inbound_id_is_taken_over_only_if_well_formed() {
-        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4")).id, "abc-1_2.3:4");
+        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4"), "/").id, "abc-1_2.3:4");
         for bad in ["", "a b", "a\"b", "<b>", &"a".repeat(129)] {
-            let id = Seen::new(&headers("x-request-id", bad)).id;
+            let id = Seen::new(&headers("x-request-id", bad), "/").id;
             assert!(id.starts_with("req_") && id.len() == 36, "{bad:?} gave {id}");
         }
     }

@@ -103,7 +103,14 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         threads,
         engine,
         service,
-        api: api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, deadline, ..api::Options::default() },
+        api: api::Options {
+            max_body_bytes,
+            max_held_bytes: 4 * max_body_bytes,
+            max_texts,
+            max_token_ids: max_request_tokens,
+            deadline,
+            ..api::Options::default()
+        },
         log: resolve_log(&said.log)?,
     })
 }

@@ -1,6 +1,7 @@
 //! The use case: texts in, vectors out. Admit, tokenize, submit, gather. Knows neither HTTP nor tensors.
 
 pub mod access;
+pub mod cl100k;
 mod ingest;
 pub mod keyfile;
 mod pool;
@@ -206,7 +207,7 @@ impl Service {
             }
             let limit = self.options.max_request_tokens;
             if total > limit {
-                return Err(Fault::Validation(vec![Detail::new("input", format!("has more than {limit} tokens in all, the limit of a request"))]));
+                return Err(Fault::Validation(vec![Detail::token_sum(format!("has more than {limit} tokens in all, the limit of a request"))]));
             }
             running.extend(submit_next());
         }

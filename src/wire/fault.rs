@@ -9,12 +9,23 @@ pub struct Detail {
     pub field: Cow<'static, str>,
     /// What is wrong with it, with the value and the limit.
     pub message: String,
+    /// OpenAI's name for it, where that layer has one.
+    #[serde(skip)]
+    pub code: Option<&'static str>,
 }
 
 impl Detail {
+    /// OpenAI's code for more tokens in all than a request may have.
+    pub const TOKEN_SUM: &'static str = "max_tokens_per_request";
+
     /// A fault of one field.
     pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self { field: field.into(), message: message.into(), code: None }
+    }
+
+    /// The fault of a request whose texts have too many tokens in all.
+    pub fn token_sum(message: impl Into<String>) -> Self {
+        Self { code: Some(Self::TOKEN_SUM), ..Self::new("input", message) }
     }
 }
 
@@ -196,7 +207,7 @@ fn validation_message(details: &[Detail]) -> String {
     }
 }
 
-fn echo(text: &str) -> Cow<'_, str> {
+pub(super) fn echo(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(ECHO_CHARS) {
         None => text.into(),
         Some((end, _)) => format!("{}...", &text[..end]).into(),

@@ -2,6 +2,7 @@
 
 pub mod fault;
 pub mod listing;
+pub mod openai;
 pub mod request;
 pub mod response;
 mod scalar;

@@ -10,6 +10,7 @@ use vecmill::service::access::Access;
 mod edges;
 mod keys;
 mod models;
+mod openai;
 
 const EMBED: &str = "/v1/inference/embed";
 

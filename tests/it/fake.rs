@@ -138,7 +138,7 @@ fn tokens(ask: &Ask) -> Result<Vec<ItemTokens>, Fault> {
         return Err(Fault::Validation(faults));
     }
     if whole.iter().sum::<usize>() > MAX_REQUEST_TOKENS && ask.slug != "fake/empty" {
-        return Err(Fault::field("input", format!("more than {MAX_REQUEST_TOKENS} tokens")));
+        return Err(Fault::Validation(vec![Detail::token_sum(format!("more than {MAX_REQUEST_TOKENS} tokens"))]));
     }
     let item = |n: usize| ItemTokens { tokens: n.min(MAX_TOKENS), original_tokens: (n > MAX_TOKENS).then_some(n) };
     Ok(whole.into_iter().map(item).collect())

@@ -31,6 +31,7 @@ const WORDS: &[(&[&str], &[&str], &str)] = &[
     (&["clap"], &["cli", "config"], "only the command line and the configuration parse flags"),
     (&["std::env"], &["config", "main.rs", "kernels/threads.rs"], "only the configuration reads the environment"),
     (&["tokenizers"], &["service/tokenizer.rs", "service/tokenizer"], "only the tokenizer page knows the tokenizer crate"),
+    (&["tiktoken_rs"], &["service/cl100k.rs"], "only its own page knows OpenAI's vocabulary"),
     (&["hf_hub"], &["hub"], "only the hub room fetches"),
     (&["candle_core", "candle_nn"], &["engine", "network.rs", "network", "encoders", "exec", "kernels"], "nothing above the engine sees a tensor"),
     (&["unsafe"], &["kernels", "engine/load.rs", "engine/load", "network/mmap.rs"], "unsafe code stays in the kernels and the weights' memory map"),

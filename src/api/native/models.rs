@@ -2,10 +2,10 @@
 
 use super::may_use;
 use crate::api::observe::Seen;
-use crate::api::{Shared, auth, reply};
+use crate::api::{Api, Shared, auth, reply};
 use crate::service::access::MODELS_LIST;
 use crate::wire::Fault;
-use crate::wire::listing::{ListQuery, native_model, native_models};
+use crate::wire::listing::{ListQuery, ModelItem, native_model, native_models};
 use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
@@ -21,12 +21,12 @@ pub(in crate::api) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::authorize(&api.access, &headers, MODELS_LIST)?;
-    seen.note_key(key.as_ref());
+    let mut models = visible(&api, &seen, &headers)?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let query = ListQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    let mut models = if query.any { api.embedder.list() } else { Vec::new() };
-    models.retain(|model| may_use(&*api.embedder, key.as_deref(), &model.slug));
+    if !query.any {
+        models.clear();
+    }
     Ok(reply::json(native_models(models, &query.page, &seen.id)))
 }
 
@@ -37,7 +37,26 @@ pub(in crate::api) async fn get(
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::authorize(&api.access, &headers, MODELS_LIST)?;
+    Ok(reply::json(native_model(&visible_one(&api, &seen, name, &headers)?, &seen.id)))
+}
+
+/// The models that the request's key may know of.
+pub(in crate::api) fn visible(api: &Api, seen: &Seen, headers: &HeaderMap) -> Result<Vec<ModelItem>, Fault> {
+    let key = auth::authorize(&api.access, headers, MODELS_LIST)?;
+    seen.note_key(key.as_ref());
+    let mut models = api.embedder.list();
+    models.retain(|model| may_use(&*api.embedder, key.as_deref(), &model.slug));
+    Ok(models)
+}
+
+/// The model of the request's path, if its key may know of it.
+pub(in crate::api) fn visible_one(
+    api: &Api,
+    seen: &Seen,
+    name: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+) -> Result<ModelItem, Fault> {
+    let key = auth::authorize(&api.access, headers, MODELS_LIST)?;
     seen.note_key(key.as_ref());
     // A path that does not decode to UTF-8 names no model.
     let name = name.map(|Path(name)| name).unwrap_or_default();
@@ -48,6 +67,5 @@ pub(in crate::api) async fn get(
     if !may_use(&*api.embedder, key.as_deref(), &found.slug) {
         return Err(Fault::ModelAccessDenied { model: name.to_owned() });
     }
-    let model = api.embedder.list().into_iter().find(|model| model.slug == found.slug).ok_or_else(unknown)?;
-    Ok(reply::json(native_model(&model, &seen.id)))
+    api.embedder.list().into_iter().find(|model| model.slug == found.slug).ok_or_else(unknown)
 }
