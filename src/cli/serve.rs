@@ -50,7 +50,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
             Arc::new(Access::open_to_all())
         }
     };
-    let registry = Registry::new(resolved.models.iter().map(start::place).collect())?;
+    let registry = Registry::new(resolved.models.iter().map(start::place).collect())?.with_aliases(resolved.aliases.clone());
     let engine = Engine::start(resolved.engine.clone()).context("cannot start the device thread")?;
     let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
 

@@ -1,5 +1,6 @@
 //! What was said (flags, environment, file) -> what is obeyed (one `Options` per room). The only reader of argv and the environment.
 
+mod aliases;
 mod file;
 mod resolve;
 mod said;

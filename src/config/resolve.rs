@@ -1,7 +1,9 @@
 //! From what was said to what is obeyed: defaults filled in, impossible pairs refused with the sentence that says what to change.
 
+use super::aliases;
 use super::said::{EmptyInput, MatryoshkaSaid, ModelSaid, Normalize, PerModel, Said, SourceSaid};
 use super::{ConfigError, Env, file, impossible};
+use crate::service::alias::Alias;
 use crate::service::registry::{Matryoshka, Settings};
 use crate::{api, engine, hub, service, telemetry};
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +14,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Resolved {
     pub models: Vec<ServeModel>,
+    /// Other names for them, each checked to name one of them and to hide none.
+    pub aliases: Vec<Alias>,
     /// The listener's address, name resolved.
     pub listen: SocketAddr,
     pub keys: Option<PathBuf>,
@@ -92,8 +96,10 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
     {
         return impossible(format!("--public-url {url:?} must begin with http:// or https://"));
     }
+    let models = models(&said, &load)?;
     Ok(Resolved {
-        models: models(&said, &load)?,
+        aliases: aliases::resolve(&said.aliases, &models)?,
+        models,
         listen,
         keys: said.keys,
         no_auth,

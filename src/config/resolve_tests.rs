@@ -75,3 +75,30 @@ fn the_summary_holds_no_secret() {
     let resolved = serve(said(&["--model", "all-MiniLM-L6-v2"]), &env).unwrap();
     assert!(resolved.hub.hf_token.is_some() && !resolved.summary().contains("hf_secret"));
 }
+
+#[test]
+fn aliases_name_a_model_that_is_served_and_hide_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vecmill.toml");
+    let with = |aliases: &str| {
+        std::fs::write(&path, format!("model = \"x=all-MiniLM-L6-v2\"\n[aliases]\n{aliases}\n")).unwrap();
+        resolved(&["--config", path.to_str().unwrap()]).map(|resolved| resolved.aliases)
+    };
+    let alias = |prompt: Option<&str>, dimensions| Alias { name: "a".into(), slug: "x".into(), prompt: prompt.map(str::to_owned), dimensions };
+    assert_eq!(with("a = \"x\"").unwrap(), [alias(None, None)]);
+    assert_eq!(with("a = \"all-MiniLM-L6-v2\"").unwrap(), [alias(None, None)]);
+    assert_eq!(with("a = \"x:query\"").unwrap(), [alias(Some("query"), None)]);
+    assert_eq!(with("a = { model = \"x\", prompt = \"document\", dimensions = 64 }").unwrap(), [alias(Some("document"), Some(64))]);
+    for (bad, why) in [
+        ("a = \"y\"", "the slugs are x"),
+        ("x = \"x\"", "already"),
+        ("all-MiniLM-L6-v2 = \"x\"", "already"),
+        ("\"\" = \"x\"", "empty"),
+        ("a = { model = \"x\", dimensions = 0 }", "at least 1"),
+        ("a = { model = \"x:query\", prompt = \"query\" }", "no model"),
+        ("a = \"x\"\nb = \"a\"", "no model \"a\""),
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+}

@@ -84,6 +84,10 @@ pub struct Said {
     /// `[models."SLUG"]`.
     #[arg(skip)]
     pub models: BTreeMap<String, PerModel>,
+
+    /// `[aliases]`: other names for models.
+    #[arg(skip)]
+    pub aliases: BTreeMap<String, AliasSaid>,
 }
 
 /// Where models come from and how they run: shared by the commands that load one.
@@ -159,6 +163,26 @@ pub struct PerModel {
     pub dtype: Option<String>,
 }
 
+/// `"NAME" = "SLUG"`, `"SLUG:PROMPT"`, or a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum AliasSaid {
+    Model(String),
+    Table(AliasTable),
+}
+
+/// `"NAME" = { model = "SLUG", prompt = "query", dimensions = 512 }`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AliasTable {
+    /// The slug.
+    pub model: String,
+    /// The prompt of requests that name none.
+    pub prompt: Option<String>,
+    /// The vector size of requests that name none.
+    pub dimensions: Option<usize>,
+}
+
 /// `matryoshka = true | false | [sizes]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
@@ -216,6 +240,7 @@ impl Said {
             },
             log: LogSaid { log_format: self.log.log_format.or(file.log.log_format), log_level: self.log.log_level.or(file.log.log_level) },
             models: file.models,
+            aliases: file.aliases,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The use case: texts in, vectors out. Admit, tokenize, submit, gather. Knows neither HTTP nor tensors.
 
 pub mod access;
+pub mod alias;
 pub mod cl100k;
 mod ingest;
 pub mod keyfile;
@@ -13,6 +14,7 @@ use crate::engine::{Engine, Failure, Refusal, Work};
 use crate::ragged::Tokens;
 use crate::telemetry;
 use crate::wire::{Detail, Fault, Truncate};
+use alias::Alias;
 use ingest::Ingest;
 use pool::{Pool, Urgency};
 use registry::{Found, Loaded, Model, Registry};
@@ -121,6 +123,11 @@ impl Service {
     /// All models, loaded or not.
     pub fn models(&self) -> &[Arc<Model>] {
         self.registry.models()
+    }
+
+    /// Other names for them.
+    pub fn aliases(&self) -> &[Alias] {
+        self.registry.aliases()
     }
 
     /// The model a client means.

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
-/// One model as clients see it.
+/// One model, or another name for one, as clients see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelItem {
     pub slug: String,
@@ -23,7 +23,7 @@ pub struct ModelItem {
 /// The part of an item that only this server has.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct ModelExtra {
-    /// Native vector size; null until it is loaded.
+    /// Vector size where a request does not say one: the native one, but for aliases; null until it is loaded.
     pub dimensions: Option<usize>,
     /// Which values of `dimensions` are taken.
     pub supported_dimensions: SupportedDimensions,
@@ -39,6 +39,9 @@ pub struct ModelExtra {
     /// SPDX name, where the model says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
+    /// The slug of the model that this is another name for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias_of: Option<String>,
 }
 
 /// Which vector sizes a client may ask for.

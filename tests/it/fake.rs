@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use vecmill::api::embedder::{Ask, Embedder, Found, ModelState};
 use vecmill::api::{Api, Options};
 use vecmill::service::access::{Access, Key};
+use vecmill::service::registry::Preset;
 use vecmill::service::{Caller, Embedded, ItemTokens, Timing};
 use vecmill::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
 use vecmill::wire::{Detail, Fault, Truncate};
@@ -52,7 +53,7 @@ impl Embedder for Fake {
             Some(slug) => (slug, None),
             None => name.rsplit_once(':').and_then(|(slug, prompt)| Some((known(slug)?, Some(prompt.to_owned()))))?,
         };
-        Some(Found { slug: (*slug).to_owned(), input_type, state: state(slug), embeds_empty: *slug == "fake/empty" })
+        Some(Found { slug: (*slug).to_owned(), input_type, preset: Preset::default(), state: state(slug), embeds_empty: *slug == "fake/empty" })
     }
 
     fn list(&self) -> Vec<ModelItem> {

@@ -58,6 +58,7 @@ pub(in crate::api) async fn answer(api: Shared, seen: Seen, request: Request, fo
     let input_type = input_type(&asked, &found)?;
     let caller = Caller { client: key.as_ref().map_or_else(rand::random, |key| key.number()), deadline: seen.arrived + api.options.deadline };
     let EmbedRequest { model, texts, dimensions, encoding, truncate, .. } = asked;
+    let dimensions = dimensions.or(found.preset.dimensions);
     let ask = Ask { slug: found.slug.clone(), texts, dimensions, truncate, input_type };
     let running = InFlight::new(&found.slug);
     let embedded = api.embedder.embed(ask, caller).await?;
@@ -95,13 +96,13 @@ async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
     tokio::task::spawn_blocking(work).await.map_err(|_| Fault::Internal)
 }
 
-/// The prompt named by the field or by the model's name; both may say the same.
+/// The prompt named by the field or by the model's name, which may both say the same; else the one that the name stands for.
 fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
     match (&asked.input_type, &found.input_type) {
         (Some(field), Some(name)) if field != name => {
             Err(Fault::field("input_type", format!("contradicts the model's name, which ends in `:{name}`")))
         }
-        (field, name) => Ok(field.clone().or_else(|| name.clone())),
+        (field, name) => Ok(field.as_ref().or(name.as_ref()).or(found.preset.prompt.as_ref()).cloned()),
     }
 }
 

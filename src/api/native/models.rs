@@ -45,7 +45,7 @@ pub(in crate::api) fn visible(api: &Api, seen: &Seen, headers: &HeaderMap) -> Re
     let key = auth::authorize(&api.access, headers, MODELS_LIST)?;
     seen.note_key(key.as_ref());
     let mut models = api.embedder.list();
-    models.retain(|model| may_use(&*api.embedder, key.as_deref(), &model.slug));
+    models.retain(|model| may_use(&*api.embedder, key.as_deref(), model.extra.alias_of.as_deref().unwrap_or(&model.slug)));
     Ok(models)
 }
 
@@ -67,5 +67,7 @@ pub(in crate::api) fn visible_one(
     if !may_use(&*api.embedder, key.as_deref(), &found.slug) {
         return Err(Fault::ModelAccessDenied { model: name.to_owned() });
     }
-    api.embedder.list().into_iter().find(|model| model.slug == found.slug).ok_or_else(unknown)
+    let models = api.embedder.list();
+    let by = |slug: &str| models.iter().find(|model| model.slug == slug);
+    by(name).or_else(|| by(&found.slug)).cloned().ok_or_else(unknown)
 }
