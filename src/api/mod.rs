@@ -7,11 +7,13 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
 use std::sync::Arc;
 use std::time::Duration;
+use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 
 mod auth;
 mod body;
 mod connection;
+mod cors;
 mod dialect;
 pub mod embedder;
 mod health;
@@ -23,9 +25,12 @@ mod openai;
 mod reply;
 mod server;
 mod stream;
+mod tls;
 
+pub use cors::is_origin;
 pub use embedder::Embedder;
-pub use server::serve;
+pub use server::{serve, serve_tls};
+pub use tls::{Tls, TlsError, TlsFiles, TlsWatch};
 
 /// What HTTP may cost, and how long it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +43,10 @@ pub struct Options {
     pub max_texts: usize,
     /// Token ids in one request, of all its token arrays.
     pub max_token_ids: usize,
+    /// Hosts whose `/v1/...` is the OpenAI layer.
+    pub openai_hosts: Vec<String>,
+    /// Origins whose pages may call this server; `*` = any.
+    pub cors_origins: Vec<String>,
     /// How long a request may take from its head to its answer.
     pub deadline: Duration,
     /// How long a connection may take to send a request's head; hence also how long it may stay idle between requests.
@@ -63,6 +72,8 @@ impl Default for Options {
             max_held_bytes: 256 << 20,
             max_texts: 2048,
             max_token_ids: 300_000,
+            openai_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             // Documented clients give up after 60 s.
             deadline: Duration::from_secs(55),
             header_timeout: Duration::from_secs(30),
@@ -116,7 +127,8 @@ pub fn router(api: Arc<Api>) -> Router {
         let with_slash = format!("{path}/");
         router.route(path, method.clone()).route(&with_slash, method)
     });
-    router
+    let (hosts, origins) = (api.options.openai_hosts.clone(), api.options.cors_origins.clone());
+    let router = router
         // One rule for `a%2Fb` and `a/b`: a wildcard takes raw slashes, and is percent-decoded.
         .route("/v1/models/{*slug}", only_get(native::models::get))
         .route("/oai/v1/models/{*id}", only_get(openai::models::retrieve))
@@ -126,10 +138,16 @@ pub fn router(api: Arc<Api>) -> Router {
         // A panic costs its own request only.
         .layer(CatchPanicLayer::custom(reply::panicked))
         // Faults become the envelope of their path.
-        .layer(from_fn(reply::render))
-        // Outermost. Request id, trace, log line, metrics.
-        .layer(from_fn(observe::observe))
-        .with_state(api)
+        .layer(from_fn(reply::render));
+    // Browsers' questions, and the headers that let their scripts read answers.
+    let router = if origins.is_empty() { router } else { router.layer(cors::layer(&origins)) };
+    // Outermost. Request id, trace, log line, metrics.
+    let router = router.layer(from_fn(observe::observe)).with_state(api);
+    if hosts.is_empty() {
+        return router;
+    }
+    // Before the route is chosen.
+    Router::new().fallback_service(MapRequest::new(router, move |request| openai::host::route(&hosts, request)))
 }
 
 fn only_get<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> MethodRouter<Arc<Api>> {

@@ -59,7 +59,7 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Keys(args) => keys::run(&args).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
-        Command::Health(flags) => start::run(1, health::run(flags)),
+        Command::Health(flags) => start::run(1, health::run(flags, env)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -21,6 +21,8 @@ pub type Args = Said;
 
 /// How often the keys file is looked at.
 const KEYS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the certificate is looked at.
+const TLS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the device may take to finish after the last answer is out.
 const DEVICE_GRACE: Duration = Duration::from_secs(5);
 
@@ -50,6 +52,8 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
             Arc::new(Access::open_to_all())
         }
     };
+    let tls = resolved.tls.clone().map(api::TlsWatch::open).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let registry = Registry::new(resolved.models.iter().map(start::place).collect())?.with_aliases(resolved.aliases.clone());
     let engine = Engine::start(resolved.engine.clone()).context("cannot start the device thread")?;
     let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
@@ -61,7 +65,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     tokio::spawn(async move {
         match start::load_all(&loader, models, &hub, budgets).await {
             // The one line on stdout: whoever started us waits for it.
-            Ok(()) => println!("listening on http://{address}"),
+            Ok(()) => println!("listening on {scheme}://{address}"),
             Err(error) => drop(failed.send(error)),
         }
     });
@@ -69,7 +73,15 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
     let api = Arc::new(api::Api::new(service.clone(), access, resolved.api));
-    let mut server = tokio::spawn(api::serve(listener, api, async move { stopped.notified().await }));
+    let stopped = async move { stopped.notified().await };
+    let mut server = match tls {
+        None => tokio::spawn(api::serve(listener, api, stopped)),
+        Some(watch) => {
+            let tls = watch.tls();
+            tokio::spawn(watch_tls(watch));
+            tokio::spawn(api::serve_tls(listener, api, tls, stopped))
+        }
+    };
     tokio::select! {
         Ok(error) = &mut loading_failed => return Err(error),
         () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
@@ -100,5 +112,25 @@ async fn watch_keys(mut file: KeyFile, access: Arc<Access>) {
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the old keys stay in force"),
         }
+    }
+}
+
+/// Follows the certificate and its key for as long as the server lives.
+async fn watch_tls(mut watch: api::TlsWatch) {
+    let mut ticks = tokio::time::interval(TLS_INTERVAL);
+    let mut last = String::new();
+    loop {
+        ticks.tick().await;
+        match tokio::task::block_in_place(|| watch.reload()) {
+            Ok(true) => tracing::info!("new connections get the new certificate"),
+            Ok(false) => continue,
+            Err(error) if error.to_string() == last => continue,
+            Err(error) => {
+                tracing::error!(%error, "the old certificate stays in force");
+                last = error.to_string();
+                continue;
+            }
+        }
+        last.clear();
     }
 }

@@ -19,6 +19,8 @@ pub struct Resolved {
     /// The listener's address, name resolved.
     pub listen: SocketAddr,
     pub keys: Option<PathBuf>,
+    /// `None` = plain HTTP.
+    pub tls: Option<api::TlsFiles>,
     pub no_auth: bool,
     pub data_dir: PathBuf,
     pub public_url: Option<String>,
@@ -97,11 +99,15 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         return impossible(format!("--public-url {url:?} must begin with http:// or https://"));
     }
     let models = models(&said, &load)?;
+    let limits =
+        api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, max_token_ids: max_request_tokens, ..api::Options::default() };
+    let api = api::Options { deadline, openai_hosts: openai_hosts(&said.openai_host)?, cors_origins: cors_origins(&said.cors_origin)?, ..limits };
     Ok(Resolved {
         aliases: aliases::resolve(&said.aliases, &models)?,
         models,
         listen,
         keys: said.keys,
+        tls: tls(said.tls_cert, said.tls_key)?,
         no_auth,
         data_dir: said.data_dir.unwrap_or_else(|| user_dir(env, "XDG_DATA_HOME", ".local/share").join("vecmill")),
         public_url: said.public_url,
@@ -109,14 +115,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         threads,
         engine,
         service,
-        api: api::Options {
-            max_body_bytes,
-            max_held_bytes: 4 * max_body_bytes,
-            max_texts,
-            max_token_ids: max_request_tokens,
-            deadline,
-            ..api::Options::default()
-        },
+        api,
         log: resolve_log(&said.log)?,
     })
 }
@@ -134,6 +133,33 @@ impl Resolved {
     pub fn summary(&self) -> String {
         let hub = hub::Options { hf_token: self.hub.hf_token.as_ref().map(|_| "***".to_owned()), ..self.hub.clone() };
         format!("{:?}", Self { hub, ..self.clone() })
+    }
+}
+
+/// Both files or neither.
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<api::TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(api::TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => impossible("--tls-cert needs --tls-key FILE: the private key that belongs to the certificate"),
+        (None, Some(_)) => impossible("--tls-key needs --tls-cert FILE: the certificate that belongs to the key"),
+    }
+}
+
+fn cors_origins(said: &[String]) -> Result<Vec<String>, ConfigError> {
+    match said.iter().find(|origin| !api::is_origin(origin)) {
+        Some(origin) => {
+            impossible(format!("--cors-origin {origin:?} must be * or an origin such as https://app.example.com, in lower case and without a path"))
+        }
+        None => Ok(said.to_vec()),
+    }
+}
+
+fn openai_hosts(said: &[String]) -> Result<Vec<String>, ConfigError> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    match said.iter().find(|host| host.is_empty() || !host.bytes().all(fine)) {
+        Some(host) => impossible(format!("--openai-host {host:?} must be a host name such as openai.example.com, without scheme and port")),
+        None => Ok(said.to_vec()),
     }
 }
 

@@ -55,6 +55,10 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(refused(&["--dtype", "f64"]).contains("--dtype \"f64\""));
     assert!(refused(&["--log-format", "xml"]).contains("pretty or json"));
     assert!(refused(&["--public-url", "ftp://x"]).contains("http://"));
+    assert!(refused(&["--tls-cert", "c.pem"]).contains("--tls-key FILE"));
+    assert!(refused(&["--tls-key", "k.pem"]).contains("--tls-cert FILE"));
+    assert!(refused(&["--cors-origin", "https://a.example,b.example"]).contains("\"b.example\""));
+    assert!(refused(&["--openai-host", "https://x"]).contains("without scheme"));
     assert!(resolved(&[]).unwrap_err().contains("--model"));
     assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
     assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);

@@ -37,6 +37,24 @@ pub struct Said {
     #[arg(long, env = "VECMILL_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_auth: Option<bool>,
 
+    /// Certificate in PEM, with those that lead to its root: serve HTTPS; re-read when it changes
+    #[arg(long, value_name = "FILE", env = "VECMILL_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key in PEM of the certificate of --tls-cert
+    #[arg(long, value_name = "FILE", env = "VECMILL_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Origin whose web pages may call the server, such as `https://app.example.com`; may be given several times; * = any
+    #[arg(long, value_name = "ORIGIN", env = "VECMILL_CORS_ORIGIN", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub cors_origin: Vec<String>,
+
+    /// Host name under which `/v1/...` is the OpenAI layer, `/v1/models` too; may be given several times
+    #[arg(long, value_name = "HOST", env = "VECMILL_OPENAI_HOST", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub openai_host: Vec<String>,
+
     /// Directory for what must survive a restart (nothing yet) [default: the user's data directory]
     #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -219,6 +237,10 @@ impl Said {
             port: self.port.or(file.port),
             keys: self.keys.or(file.keys),
             no_auth: self.no_auth.or(file.no_auth),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            cors_origin: if self.cors_origin.is_empty() { file.cors_origin } else { self.cors_origin },
+            openai_host: if self.openai_host.is_empty() { file.openai_host } else { self.openai_host },
             data_dir: self.data_dir.or(file.data_dir),
             public_url: self.public_url.or(file.public_url),
             max_batch_tokens: self.max_batch_tokens.or(file.max_batch_tokens),

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use vecmill::api::embedder::{Ask, Embedder, Found, ModelState};
-use vecmill::api::{Api, Options};
+use vecmill::api::{Api, Options, Tls};
 use vecmill::service::access::{Access, Key};
 use vecmill::service::registry::Preset;
 use vecmill::service::{Caller, Embedded, ItemTokens, Timing};
@@ -181,6 +181,10 @@ impl Server {
     }
 
     pub fn with_access(options: Options, access: Access) -> Self {
+        Self::with_tls(options, access, None)
+    }
+
+    pub fn with_tls(options: Options, access: Access, tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, events) = channel();
@@ -190,9 +194,13 @@ impl Server {
         let api = Arc::new(Api::new(Arc::new(fake), Arc::new(access), options));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            let served = runtime.block_on(vecmill::api::serve(listener, api, async move {
-                let _ = stopped.await;
-            }));
+            let shutdown = async move { drop(stopped.await) };
+            let served = runtime.block_on(async {
+                match tls {
+                    None => vecmill::api::serve(listener, api, shutdown).await,
+                    Some(tls) => vecmill::api::serve_tls(listener, api, tls, shutdown).await,
+                }
+            });
             runtime.shutdown_background();
             served
         });

@@ -20,3 +20,4 @@ mod raw;
 mod readme;
 mod serve;
 mod server;
+mod tls;

@@ -3,9 +3,10 @@
 use super::edges::{self, Edge};
 use super::small;
 use crate::fake::{DIM, Server, key, vector};
-use crate::raw::{Reply, send};
+use crate::raw::{Reply, connect, read_reply, send};
 use base64::Engine as _;
 use serde_json::{Value, json};
+use std::io::Write;
 use vecmill::api::Options;
 use vecmill::service::access::Access;
 
@@ -225,6 +226,25 @@ fn routes_and_methods_that_are_not_there_are_told_in_openais_form() {
     }
     let reply = send(server.addr, "POST", EMBEDDINGS, &[("content-encoding", "gzip")], "x");
     assert_error(&reply, 415, "invalid_request_error", None, None, "gzip");
+}
+
+#[test]
+fn on_a_host_of_its_own_the_layer_is_under_v1() {
+    let server = Server::start(Options { openai_hosts: vec!["openai.test".to_owned()], ..small() });
+    let to = |host: &str, method: &str, path: &str, body: &str| {
+        let mut stream = connect(server.addr);
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        read_reply(&mut stream, method)
+    };
+    assert_eq!(to("openai.test", "GET", "/v1/models", "").json()["object"], "list");
+    assert_eq!(to("OpenAI.test:8000", "GET", "/v1/models/fake%2Fplain", "").json()["object"], "model");
+    assert_eq!(to("openai.test", "POST", "/v1/embeddings", r#"{"model":"plain","input":"a"}"#).status, 200);
+    assert_eq!(to("openai.test", "GET", "/oai/v1/models", "").json()["object"], "list");
+    let native = to("openai.test", "POST", "/v1/inference/embed", "{}");
+    assert_error(&native, 404, "invalid_request_error", None, None, "the native layer is not there");
+    assert_eq!(to("openai.test", "GET", "/health", "").json()["status"], "ok");
+    assert_eq!(to("other.test", "GET", "/v1/models", "").json()["status"], "ok");
 }
 
 #[test]
