@@ -15,6 +15,7 @@ mod body;
 mod connection;
 mod cors;
 mod dialect;
+mod docs;
 pub mod embedder;
 mod health;
 mod lifecycle;
@@ -110,28 +111,42 @@ impl Api {
 
 type Shared = axum::extract::State<Arc<Api>>;
 
-/// The routes, each with and without a slash at its end, and the stack around them.
-pub fn router(api: Arc<Api>) -> Router {
-    let routes: [(&str, MethodRouter<Arc<Api>>); 8] = [
+/// A path, the methods it takes as `Allow` names them, and what answers them.
+type Route = (&'static str, (&'static str, MethodRouter<Arc<Api>>));
+
+/// THE table. In paths that end in a wildcard one rule serves `a%2Fb` and `a/b`: it takes raw slashes, and is percent-decoded.
+fn routes() -> [Route; 13] {
+    [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
+        ("/v1/models/{*slug}", only_get(native::models::get)),
         ("/oai/v1/embeddings", only_post(openai::embeddings::create)),
         // No native path has this name; a base URL that ends in /v1 finds it.
         ("/v1/embeddings", only_post(openai::embeddings::create)),
         ("/oai/v1/models", only_get(openai::models::list)),
+        ("/oai/v1/models/{*id}", only_get(openai::models::retrieve)),
         ("/health", only_get(health::live)),
         ("/health/ready", only_get(health::ready)),
         ("/metrics", only_get(health::metrics)),
-    ];
-    let router = routes.into_iter().fold(Router::new(), |router, (path, method)| {
-        let with_slash = format!("{path}/");
-        router.route(path, method.clone()).route(&with_slash, method)
+        ("/openapi.json", only_get(docs::document)),
+        ("/docs", only_get(docs::page)),
+        ("/docs/{*file}", only_get(docs::page_file)),
+    ]
+}
+
+/// Every path of the table with the methods it takes.
+pub fn paths() -> Vec<(&'static str, &'static str)> {
+    routes().into_iter().map(|(path, (allow, _))| (path, allow)).collect()
+}
+
+/// The routes, each with and without a slash at its end, and the stack around them.
+pub fn router(api: Arc<Api>) -> Router {
+    let router = routes().into_iter().fold(Router::new(), |router, (path, (_, method))| match path.ends_with('}') {
+        true => router.route(path, method),
+        false => router.route(path, method.clone()).route(&format!("{path}/"), method),
     });
     let (hosts, origins) = (api.options.openai_hosts.clone(), api.options.cors_origins.clone());
     let router = router
-        // One rule for `a%2Fb` and `a/b`: a wildcard takes raw slashes, and is percent-decoded.
-        .route("/v1/models/{*slug}", only_get(native::models::get))
-        .route("/oai/v1/models/{*id}", only_get(openai::models::retrieve))
         .fallback(reply::no_such_route)
         // Innermost. Shutting down: nothing new; else count what runs, so that the shutdown can wait for it.
         .layer(from_fn_with_state(api.clone(), lifecycle::gate))
@@ -150,10 +165,12 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new().fallback_service(MapRequest::new(router, move |request| openai::host::route(&hosts, request)))
 }
 
-fn only_get<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    get(handler).fallback(|| async { reply::wrong_method("GET, HEAD") })
+fn only_get<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> (&'static str, MethodRouter<Arc<Api>>) {
+    const ALLOW: &str = "GET, HEAD";
+    (ALLOW, get(handler).fallback(|| async { reply::wrong_method(ALLOW) }))
 }
 
-fn only_post<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    post(handler).fallback(|| async { reply::wrong_method("POST") })
+fn only_post<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> (&'static str, MethodRouter<Arc<Api>>) {
+    const ALLOW: &str = "POST";
+    (ALLOW, post(handler).fallback(|| async { reply::wrong_method(ALLOW) }))
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// One field of a request that cannot be accepted, and why: `details[]` of the error envelope.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Detail {
     /// Dotted path of the field, with list indices: `input.3`.
     pub field: Cow<'static, str>,
@@ -182,20 +182,29 @@ impl Fault {
     }
 }
 
-#[derive(serde::Serialize)]
-struct NativeEnvelope<'a> {
+/// The body of every error on native paths.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[schema(as = NativeFault)]
+pub struct NativeEnvelope<'a> {
+    /// `error`.
     status: &'static str,
     error: NativeError<'a>,
     meta: super::Meta<'a>,
 }
 
-#[derive(serde::Serialize)]
-struct NativeError<'a> {
+/// What went wrong.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub struct NativeError<'a> {
+    /// The stable name to branch on.
     code: &'static str,
+    /// For people; not to be parsed.
     message: &'a str,
+    /// Seconds to wait before another try, where waiting helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u32>,
+    /// Every field at fault.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<Detail>, required = false)]
     details: &'a [Detail],
 }
 

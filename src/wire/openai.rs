@@ -4,6 +4,7 @@ use super::Fault;
 use super::listing::ModelItem;
 use serde::Serialize;
 use std::borrow::Cow;
+use utoipa::ToSchema;
 
 /// `type` of everything that the client can change.
 const INVALID_REQUEST: &str = "invalid_request_error";
@@ -66,29 +67,39 @@ impl Fault {
 }
 
 /// The body of every error on this layer.
-#[derive(Serialize)]
-struct Envelope<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiFault)]
+pub struct Envelope<'a> {
     error: Error<'a>,
 }
 
 /// All four keys are always there.
-#[derive(Serialize)]
-struct Error<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiError)]
+pub struct Error<'a> {
+    /// For people; not to be parsed.
+    #[schema(value_type = String)]
     message: Cow<'a, str>,
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The first parameter at fault.
+    #[schema(required = true)]
     param: Option<&'a str>,
+    #[schema(required = true)]
     code: Option<&'static str>,
 }
 
 /// One model as OpenAI's clients see it.
-#[derive(Serialize)]
-struct Model<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiModel)]
+pub struct Model<'a> {
     id: &'a str,
     object: &'static str,
     /// Unix seconds.
     created: i64,
     owned_by: &'static str,
+    /// The longest text it takes, in tokens; null until it is loaded.
+    #[schema(required = true)]
     context_window: Option<usize>,
 }
 
@@ -98,10 +109,13 @@ impl<'a> Model<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct List<T> {
+/// All models as OpenAI's clients see them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiModelList)]
+pub struct List<'a> {
+    /// `list`.
     object: &'static str,
-    data: Vec<T>,
+    data: Vec<Model<'a>>,
 }
 
 /// The body of `GET /oai/v1/models`: `models` in order of their slugs; `created` in Unix seconds.

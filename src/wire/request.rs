@@ -11,7 +11,8 @@ use input::{Input, InputSeed, Rules};
 pub use tokens::TokenArrays;
 
 /// How vectors are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Encoding {
     /// A list of JSON numbers.
     #[default]

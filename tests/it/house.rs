@@ -29,6 +29,7 @@ const LEAVES: [&str; 3] = ["wire", "ragged", "telemetry"];
 const WORDS: &[(&[&str], &[&str], &str)] = &[
     (&["axum", "axum_server", "tower", "tower_http"], &["api"], "only the api room knows HTTP's framework"),
     (&["rustls"], &["api/tls.rs", "cli/health.rs"], "only the listener and the health check speak TLS themselves"),
+    (&["utoipa", "utoipa_swagger_ui"], &["api", "wire"], "the OpenAPI document describes what goes over the wire"),
     (&["clap"], &["cli", "config"], "only the command line and the configuration parse flags"),
     (&["std::env"], &["config", "main.rs", "kernels/threads.rs"], "only the configuration reads the environment"),
     (&["tokenizers"], &["service/tokenizer.rs", "service/tokenizer"], "only the tokenizer page knows the tokenizer crate"),

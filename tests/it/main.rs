@@ -15,6 +15,7 @@ mod hub_remote;
 mod law;
 mod models;
 mod offline;
+mod openapi;
 mod parity;
 mod raw;
 mod readme;

@@ -9,6 +9,7 @@ use crate::service::{Caller, Embedded, Timing};
 use crate::telemetry;
 use crate::wire::request::{self, Limits};
 use crate::wire::response::{Unwritable, Vectors, native_embed};
+use crate::wire::schema::{EmbedAnswer, EmbedBody};
 use crate::wire::{EmbedRequest, Encoding, Fault};
 use axum::Extension;
 use axum::extract::Request;
@@ -32,7 +33,9 @@ pub(in crate::api) struct Form {
 /// From vectors, their encoding, the model's name as sent, and the request's id.
 type Write = fn(&Vectors, Encoding, &str, &str) -> Result<Vec<u8>, Unwritable>;
 
-/// The handler.
+/// Text to vectors: answered whole or refused whole, in the order of the texts.
+#[utoipa::path(post, path = "/v1/inference/embed", tag = "Native", operation_id = "embed", request_body = EmbedBody,
+    responses((status = 200, description = "The vectors", body = EmbedAnswer)))]
 pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
     let parse = |body: &[u8], api: &Api| request::parse(body, limits(api), |model| embeds_empty(&*api.embedder, model));
     answer(api, seen, request, Form { parse, slow_parse: false, write: native_embed }).await

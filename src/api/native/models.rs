@@ -5,7 +5,7 @@ use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, reply};
 use crate::service::access::MODELS_LIST;
 use crate::wire::Fault;
-use crate::wire::listing::{ListQuery, ModelItem, native_model, native_models};
+use crate::wire::listing::{ListEnvelope, ListQuery, Modality, ModelItem, ModelStatus, OneEnvelope, native_model, native_models};
 use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
@@ -15,6 +15,12 @@ use axum::response::Response;
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// A page of all models.
+#[utoipa::path(get, path = "/v1/models", tag = "Native", operation_id = "list_models", params(
+    ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page; everything if absent"),
+    ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ("modality" = Option<Modality>, Query, description = "Only `embedding` finds anything here"),
+    ("status" = Option<ModelStatus>, Query, description = "Only `active` finds anything here"),
+), responses((status = 200, description = "The models that the key may use", body = ListEnvelope)))]
 pub(in crate::api) async fn list(
     api: Shared,
     Extension(seen): Extension<Seen>,
@@ -31,6 +37,9 @@ pub(in crate::api) async fn list(
 }
 
 /// One model.
+#[utoipa::path(get, path = "/v1/models/{slug}", tag = "Native", operation_id = "get_model", params(
+    ("slug" = String, Path, description = "Its slashes may be raw or `%2F`"),
+), responses((status = 200, description = "The model", body = OneEnvelope)))]
 pub(in crate::api) async fn get(
     api: Shared,
     Extension(seen): Extension<Seen>,

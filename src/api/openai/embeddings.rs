@@ -6,12 +6,15 @@ use crate::api::{Api, Shared};
 use crate::service::cl100k;
 use crate::wire::request::{self, TokenArrays};
 use crate::wire::response::openai_embeddings;
+use crate::wire::schema::{EmbeddingList, OpenAiEmbedBody};
 use crate::wire::{EmbedRequest, Fault};
 use axum::Extension;
 use axum::extract::Request;
 use axum::response::Response;
 
-/// The handler.
+/// Text or token arrays to vectors, in OpenAI's form; also at `/v1/embeddings`.
+#[utoipa::path(post, path = "/oai/v1/embeddings", tag = "OpenAI", operation_id = "openai_create_embedding", request_body = OpenAiEmbedBody,
+    responses((status = 200, description = "The vectors", body = EmbeddingList)))]
 pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
     // Whether a body holds token arrays shows only while it is read.
     let slow_parse = !cl100k::is_loaded();
