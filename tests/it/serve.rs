@@ -1,6 +1,7 @@
 //! The server from outside, with the real model: the guide's call, a batch against its texts alone, start, drain and refusals to start.
 
 use crate::models::{cosine, real_minilm};
+use crate::raw::send;
 use crate::server::{MINILM, Server, command, vectors_of};
 use serde_json::json;
 
@@ -143,6 +144,26 @@ fn aliases_are_other_names_for_a_model_with_presets_of_their_own() {
     assert!(!metrics.contains("model=\"short\""), "metrics count the model, whatever it was called");
     let log = server.log();
     assert!(log.contains("1536") && log.contains("384 here"), "the log warns of the other size: {log}");
+}
+
+#[test]
+fn a_key_sees_the_aliases_of_its_own_models_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, keys) = (dir.path().join("vecmill.toml"), dir.path().join("keys.toml"));
+    std::fs::write(&file, format!("[aliases]\nopen = {MINILM:?}\nhidden = \"secret\"\n")).unwrap();
+    // SHA-256 of `sgk_a`.
+    let hash = "6403f3485b0760855826611b4f9f9144cfb1b6373fbf638aa640826df15724a4";
+    std::fs::write(&keys, format!("[[key]]\nname = \"k\"\nsha256 = {hash:?}\nuser = \"u\"\ntenant = \"t\"\nmodels = [\"open\"]\n")).unwrap();
+    let secret = format!("secret={}", real_minilm().display());
+    let server = Server::start(&["--model", &secret, "--config", file.to_str().unwrap(), "--keys", keys.to_str().unwrap()]);
+    let addr = server.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let ask = |method: &str, path: &str, body: &str| send(addr, method, path, &[("authorization", "Bearer sgk_a")], body);
+    let listed = ask("GET", "/oai/v1/models", "").json();
+    let ids: Vec<_> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["open", MINILM], "a key that names an alias may use its model");
+    assert_eq!(ask("GET", "/v1/models/hidden", "").status, 403);
+    assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"hidden","input":"x"}"#).status, 403);
+    assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"open","input":"x"}"#).status, 200);
 }
 
 #[test]
