@@ -90,7 +90,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         Some(modules) => modules.stages(network.width)?,
         None => modules::without(root, network.width, options.pooling.as_deref())?,
     };
-    let limits = transformer.limits(encoder_dir, network.positions(), options.max_tokens)?;
+    let limits = transformer.limits(encoder_dir, network.max_tokens, options.max_tokens)?;
     let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, device, dtype: place.dtype };
     let pipeline = Pipeline::new(network, stages, &place)?;
     let info = info::read(root, encoder_dir, &config, &transformer, &pipeline, about)?;

@@ -1,4 +1,4 @@
-//! Handles on the tensors of safetensors files: name, shape, dtype and a view of the bytes, which stay where they are.
+//! Handles on the tensors of a checkpoint's files: name, shape, how they are stored and a view of the bytes, which stay where they are.
 
 use super::LoadError;
 use safetensors::{Dtype, SafeTensors};
@@ -14,7 +14,7 @@ pub type Bytes = dyn AsRef<[u8]> + Send + Sync;
 /// that its parsed form cannot exhaust a machine.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
-/// Number formats that weights are stored and computed in.
+/// Number formats that a network is computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,
@@ -30,12 +30,47 @@ impl DType {
             Self::Bf16 | Self::F16 => 2,
         }
     }
+}
+
+/// Number formats that weights are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stored {
+    F64,
+    F32,
+    Bf16,
+    F16,
+    I64,
+    I32,
+    I8,
+    U8,
+}
+
+impl Stored {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+            Self::I8 | Self::U8 => 1,
+        }
+    }
+
+    /// True for the formats that weights of a network usually have.
+    fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::Bf16 | Self::F16)
+    }
 
     fn of(stored: Dtype) -> Option<Self> {
         match stored {
+            Dtype::F64 => Some(Self::F64),
             Dtype::F32 => Some(Self::F32),
             Dtype::BF16 => Some(Self::Bf16),
             Dtype::F16 => Some(Self::F16),
+            Dtype::I64 => Some(Self::I64),
+            Dtype::I32 => Some(Self::I32),
+            Dtype::I8 => Some(Self::I8),
+            Dtype::U8 => Some(Self::U8),
             _ => None,
         }
     }
@@ -57,7 +92,7 @@ pub struct Weight {
     name: Arc<str>,
     file: Arc<str>,
     shape: Vec<usize>,
-    dtype: DType,
+    stored: Stored,
     data: Arc<Bytes>,
     range: Range<usize>,
 }
@@ -73,7 +108,46 @@ impl Weight {
             return Err(LoadError::tensor("memory", name, format!("{} numbers do not fill the shape {shape:?}", values.len())));
         }
         let range = 0..bytes.len();
-        Ok(Self { name: name.into(), file: "memory".into(), shape: shape.to_vec(), dtype: DType::F32, data: Arc::new(bytes), range })
+        Ok(Self { name: name.into(), file: "memory".into(), shape: shape.to_vec(), stored: Stored::F32, data: Arc::new(bytes), range })
+    }
+
+    /// The rows `rows` of the first dimension: several maps are often stored as one (`Wqkv`).
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Self, LoadError> {
+        let have = self.shape.first().copied().unwrap_or(0);
+        if rows.start > rows.end || rows.end > have {
+            return Err(self.refuse(format!("has {have} rows; {rows:?} were asked for")));
+        }
+        let row_bytes = (self.range.end - self.range.start).checked_div(have).unwrap_or(0);
+        let range = self.range.start + rows.start * row_bytes..self.range.start + rows.end * row_bytes;
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = rows.len();
+        }
+        Ok(Self { shape, range, ..self.clone() })
+    }
+
+    /// The `index`-th part along the first dimension, without that dimension: one task's matrix out of `[tasks, out, in]`.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub fn part(&self, index: usize) -> Result<Self, LoadError> {
+        let part = self.rows(index..index + 1)?;
+        let shape = part.shape.get(1..).unwrap_or_default().to_vec();
+        Ok(Self { shape, ..part })
+    }
+
+    /// The same numbers in the same order under another shape.
+    ///
+    /// # Errors
+    /// If the shape holds another number of them.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self, LoadError> {
+        if shape.iter().product::<usize>() != self.elements() {
+            return Err(self.refuse(format!("has shape {:?}, which cannot be read as {shape:?}", self.shape)));
+        }
+        Ok(Self { shape: shape.to_vec(), ..self.clone() })
     }
 
     /// Its name in the file.
@@ -87,13 +161,13 @@ impl Weight {
     }
 
     /// The format it is stored in.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    pub fn stored(&self) -> Stored {
+        self.stored
     }
 
     /// How many numbers it has.
     pub fn elements(&self) -> usize {
-        (self.range.end - self.range.start) / self.dtype.bytes()
+        self.shape.iter().product()
     }
 
     /// The stored numbers, little-endian.
@@ -109,7 +183,7 @@ impl Weight {
 
 impl fmt::Debug for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} {}", self.name, self.shape, self.dtype)
+        write!(f, "{} {:?} {:?}", self.name, self.shape, self.stored)
     }
 }
 
@@ -173,11 +247,29 @@ impl WeightTable {
         &self.label
     }
 
-    /// The tensor of that name, which must have that shape.
+    /// The shape of the tensor of that name, where there is one.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The tensor of that name, which must have that shape and be stored as f32, bf16 or f16.
     ///
     /// # Errors
-    /// It is missing, has another shape or a dtype that is not computed in, or is empty.
+    /// It is missing, has another shape or format, or is empty.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight, LoadError> {
+        let weight = self.get_any(name, shape)?;
+        if weight.stored.is_float() {
+            Ok(weight)
+        } else {
+            Err(weight.refuse(format!("is stored as {:?}; F32, BF16 and F16 are read", weight.stored)))
+        }
+    }
+
+    /// The tensor of that name in any format that can be read, integers included.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn get_any(&self, name: &str, shape: &[usize]) -> Result<Weight, LoadError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(LoadError::tensor(&self.label, name, format!("is missing (expected with shape {shape:?})")));
         };
@@ -188,10 +280,17 @@ impl WeightTable {
         if shape.contains(&0) {
             return Err(refuse(format!("is empty: shape {shape:?}")));
         }
-        let Some(dtype) = DType::of(entry.stored) else {
-            return Err(refuse(format!("is stored as {:?}; F32, BF16 and F16 are read", entry.stored)));
+        let Some(stored) = Stored::of(entry.stored) else {
+            return Err(refuse(format!("is stored as {:?}, which is not read", entry.stored)));
         };
-        Ok(Weight { name: name.into(), file: entry.file.clone(), shape: shape.to_vec(), dtype, data: entry.data.clone(), range: entry.range.clone() })
+        Ok(Weight {
+            name: name.into(),
+            file: entry.file.clone(),
+            shape: shape.to_vec(),
+            stored,
+            data: entry.data.clone(),
+            range: entry.range.clone(),
+        })
     }
 }
 
@@ -215,7 +314,17 @@ mod tests {
         let mut table = WeightTable::new("m");
         table.add("m", file(r#"{"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}}"#, 12)).expect("valid");
         let weight = table.get("a", &[2, 3]).expect("there");
-        assert_eq!((weight.dtype(), weight.elements(), weight.bytes().len()), (DType::F16, 6, 12));
+        assert_eq!((weight.stored(), weight.elements(), weight.bytes().len()), (Stored::F16, 6, 12));
+    }
+
+    #[test]
+    fn rows_and_parts_are_views_of_the_same_bytes() {
+        let weight = Weight::from_f32("w", &[4, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]).expect("fills its shape");
+        let rows = weight.rows(1..3).expect("there");
+        assert_eq!((rows.shape(), rows.bytes()), ([2, 2].as_slice(), &weight.bytes()[8..24]));
+        let part = weight.reshape(&[2, 2, 2]).and_then(|weight| weight.part(1)).expect("there");
+        assert_eq!((part.shape(), part.bytes()), ([2, 2].as_slice(), &weight.bytes()[16..]));
+        assert!(weight.rows(3..5).is_err() && weight.part(4).is_err() && weight.reshape(&[3, 3]).is_err());
     }
 
     #[test]

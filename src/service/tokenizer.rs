@@ -91,7 +91,7 @@ impl TextEncoder {
         }
         kept.close();
         let ids = [self.before.as_slice(), &kept.ids, &self.after].concat();
-        Ok(Tokens { ids, prompt_len: self.prompt_len(prompt)?, original_len: tokens })
+        Ok(Tokens { ids, prompt_len: self.prompt_len(prompt)?, original_len: tokens, adapter: None })
     }
 
     /// Appends the content tokens of one piece; of the first piece, those that begin inside the prompt are its head.

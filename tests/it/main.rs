@@ -4,6 +4,7 @@ mod abuse;
 mod checkpoint;
 mod contract;
 mod corpus;
+mod drawn;
 mod fake;
 #[cfg(feature = "hub")]
 mod fakehub;

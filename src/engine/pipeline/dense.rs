@@ -52,10 +52,10 @@ impl Dense {
             true => {
                 expected.push("residual.weight");
                 let weight = weights.get("residual.weight", &[out_features, in_features])?;
-                Residual::Projected(LinearOp::new(&Linear { weight, bias: None }, &place)?)
+                Residual::Projected(LinearOp::new(&Linear::new(weight, None), &place)?)
             }
         };
-        let linear = Linear { weight: weights.get("linear.weight", &[out_features, in_features])?, bias };
+        let linear = Linear::new(weights.get("linear.weight", &[out_features, in_features])?, bias);
         only_tensors(weights, &expected)?;
         Ok(Self { linear: LinearOp::new(&linear, &place)?, activation: activation(&json)?, residual, out_features })
     }

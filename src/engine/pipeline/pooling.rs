@@ -209,7 +209,7 @@ mod tests {
             numbers in proptest::collection::vec(-3f32..3., 6 * 8 * 3),
         ) {
             const WIDTH: usize = 3;
-            let texts: Vec<_> = lens.iter().map(|(len, prompt_len)| Tokens { ids: vec![0; *len], prompt_len: *prompt_len, original_len: *len }).collect();
+            let texts: Vec<_> = lens.iter().map(|(len, prompt_len)| Tokens { prompt_len: *prompt_len, ..Tokens::whole(vec![0; *len]) }).collect();
             let batch = Packed::new(&texts);
             let pooled = Pooling::of(modes.clone(), include_prompt).pool(&numbers[..batch.tokens() * WIDTH], &batch);
             prop_assert_eq!(pooled.dim, modes.len() * WIDTH);
