@@ -1,10 +1,10 @@
 //! HTTP: the route table, the stack around it, and the limits of both. Never a tensor, never the store.
 
-use crate::service::access::Access;
+use crate::service::books::Books;
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use std::sync::Arc;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -75,17 +75,17 @@ impl Default for Options {
 /// What every request shares.
 pub struct Api {
     embedder: Arc<dyn Embedder>,
-    access: Arc<Access>,
+    books: Arc<Books>,
     options: Options,
     lifecycle: lifecycle::Lifecycle,
     held: body::HeldBytes,
 }
 
 impl Api {
-    /// An API in front of `embedder`, for those whom `access` lets in.
-    pub fn new(embedder: Arc<dyn Embedder>, access: Arc<Access>, options: Options) -> Self {
+    /// An API in front of `embedder`, with the server's books.
+    pub fn new(embedder: Arc<dyn Embedder>, books: Arc<Books>, options: Options) -> Self {
         let held = body::HeldBytes::new(options.max_held_bytes);
-        Self { embedder, access, options, lifecycle: lifecycle::Lifecycle::default(), held }
+        Self { embedder, books, options, lifecycle: lifecycle::Lifecycle::default(), held }
     }
 }
 
@@ -93,9 +93,12 @@ type Shared = axum::extract::State<Arc<Api>>;
 
 /// The routes, each with and without a slash at its end, and the stack around them.
 pub fn router(api: Arc<Api>) -> Router {
-    let routes: [(&str, MethodRouter<Arc<Api>>); 5] = [
+    let routes: [(&str, MethodRouter<Arc<Api>>); 8] = [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
+        ("/v1/me", only_get(native::keys::me)),
+        ("/v1/api-keys", get(native::keys::list).post(native::keys::create).fallback(|| async { reply::wrong_method("GET, HEAD, POST") })),
+        ("/v1/api-keys/{id}", delete(native::keys::delete).fallback(|| async { reply::wrong_method("DELETE") })),
         ("/health", only_get(health::live)),
         ("/health/ready", only_get(health::ready)),
         ("/metrics", only_get(health::metrics)),

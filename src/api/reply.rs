@@ -75,13 +75,11 @@ pub(super) fn wrong_method(allow: &'static str) -> Fault {
 }
 
 /// Parts of the hosted service that a client may expect here.
-const HOSTED_ONLY: [&str; 12] = [
+const HOSTED_ONLY: [&str; 10] = [
     "/v1/inference/",
     "/v1/accounting",
-    "/v1/api-keys",
     "/v1/auth",
     "/v1/backends",
-    "/v1/me",
     "/v1/modules",
     "/v1/providers",
     "/v1/sessions",

@@ -57,7 +57,7 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Embed(flags) => embed::run(*flags, env),
         Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
-        Command::Keys(args) => keys::run(&args).map(done),
+        Command::Keys(args) => keys::run(args, env).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
         Command::Health(flags) => start::run(1, health::run(flags)),
     };

@@ -37,9 +37,9 @@ pub struct Said {
     #[arg(long, env = "VECMILL_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_auth: Option<bool>,
 
-    /// Directory for what must survive a restart (nothing yet) [default: the user's data directory]
-    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub store: StoreSaid,
 
     /// The server's address as clients see it, for links in answers [default: the request's own host]
     #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
@@ -124,6 +124,19 @@ pub struct SourceSaid {
     pub cache_dir: Option<PathBuf>,
 }
 
+/// Where what must survive a restart is kept: shared by the commands that read or change it.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct StoreSaid {
+    /// Directory for what must survive a restart: keys, usage [default: the user's data directory, /vecmill]
+    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where it is kept: `postgres://...` (several servers may share it), or memory (nothing survives) [default: a file in --data-dir]
+    #[arg(long, value_name = "URL", env = "VECMILL_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+}
+
 /// How the log looks.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
@@ -195,7 +208,7 @@ impl Said {
             port: self.port.or(file.port),
             keys: self.keys.or(file.keys),
             no_auth: self.no_auth.or(file.no_auth),
-            data_dir: self.data_dir.or(file.data_dir),
+            store: StoreSaid { data_dir: self.store.data_dir.or(file.store.data_dir), store: self.store.store.or(file.store.store) },
             public_url: self.public_url.or(file.public_url),
             max_batch_tokens: self.max_batch_tokens.or(file.max_batch_tokens),
             max_batch_texts: self.max_batch_texts.or(file.max_batch_texts),

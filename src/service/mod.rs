@@ -1,7 +1,9 @@
 //! The use case: texts in, vectors out. Admit, tokenize, submit, gather. Knows neither HTTP nor tensors.
 
 pub mod access;
+pub mod books;
 mod ingest;
+pub mod keybook;
 pub mod keyfile;
 mod pool;
 pub mod registry;
@@ -12,6 +14,7 @@ use crate::engine::{Engine, Failure, Refusal, Work};
 use crate::ragged::Tokens;
 use crate::telemetry;
 use crate::wire::{Detail, Fault, Truncate};
+use books::stored;
 use ingest::Ingest;
 use pool::{Pool, Urgency};
 use registry::{Found, Loaded, Model, Registry};

@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use vecmill::api::embedder::{Ask, Embedder, Found, ModelState};
 use vecmill::api::{Api, Options};
-use vecmill::service::access::{Access, Key};
+use vecmill::service::access::{Access, Key, Origin};
+use vecmill::service::books::Books;
 use vecmill::service::{Caller, Embedded, ItemTokens, Timing};
+use vecmill::store::{Place, Store};
 use vecmill::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
 use vecmill::wire::{Detail, Fault, Truncate};
 
@@ -153,6 +155,11 @@ pub fn vector(text: &str, dim: usize) -> Vec<f32> {
 /// A key by its text.
 pub fn key(token: &str, models: Option<&[&str]>, scopes: &[&str]) -> Key {
     Key {
+        id: format!("apikey_{token}"),
+        requests_per_minute: None,
+        tokens_per_minute: None,
+        weight: 1,
+        origin: Origin::File,
         name: token.to_owned(),
         user: "u".to_owned(),
         tenant: "t".to_owned(),
@@ -186,9 +193,13 @@ impl Server {
         let (go_on, gate) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
         let fake = Fake { events: Mutex::new(sender), go_on: gate };
-        let api = Arc::new(Api::new(Arc::new(fake), Arc::new(access), options));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let books = runtime.block_on(async {
+            let store = Store::open(&Place::Memory).await.unwrap();
+            Arc::new(Books::open(store, Arc::new(access), false).await.unwrap())
+        });
+        let api = Arc::new(Api::new(Arc::new(fake), books, options));
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let served = runtime.block_on(vecmill::api::serve(listener, api, async move {
                 let _ = stopped.await;
             }));

@@ -6,6 +6,7 @@ use crate::service::access::Key;
 use crate::wire::Fault;
 
 pub(super) mod embed;
+pub(super) mod keys;
 pub(super) mod models;
 
 /// When a client may try a model again that is still loading.
