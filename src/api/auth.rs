@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::observe::Seen;
+use crate::service::Caller;
 use crate::service::access::{Access, Key};
 use crate::service::books::Actor;
 use crate::wire::Fault;
@@ -11,14 +12,32 @@ use std::sync::Arc;
 /// User and tenant of everyone on a server that asks for no keys.
 pub(super) const DEFAULT: &str = "default";
 
-/// The start of every handler that needs a key: whose request it is, noted for the log.
+/// The start of every handler that needs a key: whose request it is, noted for the log, and counted against its limits.
 ///
 /// # Errors
-/// As [`authorize`].
+/// As [`authorize`]; `RateLimited`.
 pub(super) fn enter(api: &Api, seen: &Seen, headers: &HeaderMap, scope: Option<&'static str>) -> Result<Option<Arc<Key>>, Fault> {
     let key = authorize(&api.books.access, headers, scope)?;
     seen.note_key(key.as_ref());
+    match api.books.limiter.enter(key.as_deref()) {
+        Ok(Some(pass)) => seen.note_pass(pass),
+        Ok(None) => {}
+        Err(exceeded) => {
+            seen.note_exceeded(exceeded.standing);
+            return Err(Fault::RateLimited { retry_after_s: exceeded.retry_after_s });
+        }
+    }
     Ok(key)
+}
+
+/// The caller of a request for vectors.
+pub(super) fn caller(api: &Api, seen: &Seen, key: Option<&Key>) -> Caller {
+    Caller {
+        client: key.map_or_else(rand::random, Key::number),
+        weight: key.map_or(1, |key| key.weight),
+        pass: seen.pass().cloned(),
+        deadline: seen.arrived + api.options.deadline,
+    }
 }
 
 /// Who did it, for the audit log.

@@ -100,7 +100,7 @@ async fn open_books(resolved: &Resolved) -> anyhow::Result<Books> {
         }
         None => Arc::new(Access::keys(Vec::new())),
     };
-    Ok(Books::open(store, access, resolved.no_auth).await?)
+    Ok(Books::open(store, access, resolved.no_auth, resolved.limits).await?)
 }
 
 /// Follows the keys file for as long as the server lives.

@@ -1,6 +1,7 @@
 //! What was said (flags, environment, file) -> what is obeyed (one `Options` per room). The only reader of argv and the environment.
 
 mod file;
+mod limits;
 mod resolve;
 mod said;
 

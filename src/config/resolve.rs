@@ -1,7 +1,7 @@
 //! From what was said to what is obeyed: defaults filled in, impossible pairs refused with the sentence that says what to change.
 
 use super::said::{EmptyInput, MatryoshkaSaid, ModelSaid, Normalize, PerModel, Said, SourceSaid, StoreSaid};
-use super::{ConfigError, Env, file, impossible};
+use super::{ConfigError, Env, file, impossible, limits};
 use crate::service::registry::{Matryoshka, Settings};
 use crate::store::Place;
 use crate::{api, engine, hub, service, telemetry};
@@ -18,6 +18,7 @@ pub struct Resolved {
     pub keys: Option<PathBuf>,
     pub no_auth: bool,
     pub store: Place,
+    pub limits: service::limits::Options,
     pub public_url: Option<String>,
     pub hub: hub::Options,
     pub threads: usize,
@@ -99,6 +100,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         keys: said.keys,
         no_auth,
         store: resolve_store(&said.store, env)?,
+        limits: limits::resolve(said.rate_limits.as_ref())?,
         public_url: said.public_url,
         hub,
         threads,

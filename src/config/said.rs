@@ -41,6 +41,10 @@ pub struct Said {
     #[serde(flatten)]
     pub store: StoreSaid,
 
+    /// Requests per minute of a key, user, tenant and partner: off, or scaigrid (60, 120, 1000, 5000); the file can say more [default: off]
+    #[arg(long, value_name = "PRESET", env = "VECMILL_RATE_LIMITS", value_parser = |word: &str| Ok::<_, String>(RateLimitsSaid::Preset(word.to_owned())))]
+    pub rate_limits: Option<RateLimitsSaid>,
+
     /// The server's address as clients see it, for links in answers [default: the request's own host]
     #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
     pub public_url: Option<String>,
@@ -137,6 +141,33 @@ pub struct StoreSaid {
     pub store: Option<String>,
 }
 
+/// `rate_limits = "scaigrid"`, or a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum RateLimitsSaid {
+    Preset(String),
+    Table(RateLimitsTable),
+}
+
+/// `[rate_limits]`: a preset, and what differs from it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitsTable {
+    pub preset: Option<String>,
+    pub key: QuotaSaid,
+    pub user: QuotaSaid,
+    pub tenant: QuotaSaid,
+    pub partner: QuotaSaid,
+}
+
+/// The limits of one level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaSaid {
+    pub requests_per_minute: Option<u32>,
+    pub tokens_per_minute: Option<u32>,
+}
+
 /// How the log looks.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
@@ -210,6 +241,7 @@ impl Said {
             no_auth: self.no_auth.or(file.no_auth),
             store: StoreSaid { data_dir: self.store.data_dir.or(file.store.data_dir), store: self.store.store.or(file.store.store) },
             public_url: self.public_url.or(file.public_url),
+            rate_limits: self.rate_limits.or(file.rate_limits),
             max_batch_tokens: self.max_batch_tokens.or(file.max_batch_tokens),
             max_batch_texts: self.max_batch_texts.or(file.max_batch_texts),
             max_queue_tokens: self.max_queue_tokens.or(file.max_queue_tokens),

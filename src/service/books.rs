@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::keybook::KeyBook;
+use super::limits::{self, Limiter};
 pub use crate::store::audit::Actor;
 use crate::store::{self, Store};
 use crate::wire::Fault;
@@ -12,6 +13,7 @@ pub struct Books {
     pub store: Store,
     pub access: Arc<Access>,
     pub keys: KeyBook,
+    pub limiter: Arc<Limiter>,
 }
 
 /// When a client may try again whose request the store has failed.
@@ -22,9 +24,9 @@ impl Books {
     ///
     /// # Errors
     /// If the store fails or holds what cannot be read.
-    pub async fn open(store: Store, access: Arc<Access>, stays_open: bool) -> store::Result<Self> {
+    pub async fn open(store: Store, access: Arc<Access>, stays_open: bool, limits: limits::Options) -> store::Result<Self> {
         let keys = KeyBook::open(store.clone(), access.clone(), stays_open).await?;
-        Ok(Self { store, access, keys })
+        Ok(Self { store, access, keys, limiter: Limiter::new(limits) })
     }
 }
 

@@ -10,6 +10,7 @@ use vecmill::service::access::Access;
 mod api_keys;
 mod edges;
 mod keys;
+mod limits;
 mod models;
 
 const EMBED: &str = "/v1/inference/embed";

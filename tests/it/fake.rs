@@ -13,6 +13,7 @@ use vecmill::api::embedder::{Ask, Embedder, Found, ModelState};
 use vecmill::api::{Api, Options};
 use vecmill::service::access::{Access, Key, Origin};
 use vecmill::service::books::Books;
+use vecmill::service::limits;
 use vecmill::service::{Caller, Embedded, ItemTokens, Timing};
 use vecmill::store::{Place, Store};
 use vecmill::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
@@ -44,8 +45,8 @@ pub struct Fake {
 }
 
 impl Embedder for Fake {
-    fn embed(&self, ask: Ask, _: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
-        Box::pin(self.answer(ask))
+    fn embed(&self, ask: Ask, caller: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
+        Box::pin(self.answer(ask, caller))
     }
 
     fn find(&self, name: &str) -> Option<Found> {
@@ -85,9 +86,12 @@ fn item(slug: &str) -> ModelItem {
 }
 
 impl Fake {
-    async fn answer(&self, ask: Ask) -> Result<Embedded, Fault> {
+    async fn answer(&self, ask: Ask, caller: Caller) -> Result<Embedded, Fault> {
         let dim = dimensions(&ask)?;
         let items = tokens(&ask)?;
+        if let Some(pass) = &caller.pass {
+            pass.tokens(items.iter().map(|item| item.tokens).sum())?;
+        }
         let mut vectors: Vec<f32> = ask.texts.iter().flat_map(|text| vector(text, dim)).collect();
         match ask.texts[0].as_str() {
             "!busy" => return Err(Fault::Overloaded { retry_after_s: 7 }),
@@ -187,6 +191,10 @@ impl Server {
     }
 
     pub fn with_access(options: Options, access: Access) -> Self {
+        Self::with_limits(options, access, limits::Options::default())
+    }
+
+    pub fn with_limits(options: Options, access: Access, limits: limits::Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, events) = channel();
@@ -196,7 +204,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let books = runtime.block_on(async {
             let store = Store::open(&Place::Memory).await.unwrap();
-            Arc::new(Books::open(store, Arc::new(access), false).await.unwrap())
+            Arc::new(Books::open(store, Arc::new(access), false, limits).await.unwrap())
         });
         let api = Arc::new(Api::new(Arc::new(fake), books, options));
         let thread = std::thread::spawn(move || {

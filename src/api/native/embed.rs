@@ -5,7 +5,7 @@ use crate::api::embedder::{Ask, Found};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::{Key, MODELS_USE};
-use crate::service::{Caller, Embedded, Timing};
+use crate::service::{Embedded, Timing};
 use crate::telemetry;
 use crate::wire::request::{self, Limits};
 use crate::wire::response::{Vectors, native_embed};
@@ -28,7 +28,7 @@ pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>,
     let asked = parse(&api, bytes).await?;
     let found = resolve(&api, key.as_deref(), &asked.model).inspect(|found| seen.note_model(&found.slug))?;
     let input_type = input_type(&asked, &found)?;
-    let caller = Caller { client: key.as_ref().map_or_else(rand::random, |key| key.number()), deadline: seen.arrived + api.options.deadline };
+    let caller = auth::caller(&api, &seen, key.as_deref());
     let EmbedRequest { model, texts, dimensions, encoding, truncate, .. } = asked;
     let ask = Ask { slug: found.slug.clone(), texts, dimensions, truncate, input_type };
     let running = InFlight::new(&found.slug);
