@@ -93,9 +93,11 @@ type Shared = axum::extract::State<Arc<Api>>;
 
 /// The routes, each with and without a slash at its end, and the stack around them.
 pub fn router(api: Arc<Api>) -> Router {
-    let routes: [(&str, MethodRouter<Arc<Api>>); 8] = [
+    let routes: [(&str, MethodRouter<Arc<Api>>); 10] = [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
+        ("/v1/accounting/usage", only_get(native::accounting::list)),
+        ("/v1/accounting/usage/summary", only_get(native::accounting::summary)),
         ("/v1/me", only_get(native::keys::me)),
         ("/v1/api-keys", get(native::keys::list).post(native::keys::create).fallback(|| async { reply::wrong_method("GET, HEAD, POST") })),
         ("/v1/api-keys/{id}", delete(native::keys::delete).fallback(|| async { reply::wrong_method("DELETE") })),

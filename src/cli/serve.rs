@@ -62,7 +62,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let api = Arc::new(api::Api::new(service.clone(), books.clone(), resolved.api));
     let mut server = tokio::spawn(api::serve(listener, api, async move { stopped.notified().await }));
     let watched = books.clone();
-    tokio::spawn(async move { watched.keys.watch().await });
+    tokio::spawn(async move { tokio::join!(watched.keys.watch(), watched.usage.run()) });
     tokio::select! {
         Ok(error) = &mut loading_failed => return Err(error),
         () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
@@ -78,6 +78,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     }
     service.engine().stop();
     let _ = tokio::time::timeout(DEVICE_GRACE, service.engine().ended()).await;
+    books.usage.flush().await;
     books.store.close().await;
     tracing::info!("stopped");
     Ok(())

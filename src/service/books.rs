@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::keybook::KeyBook;
 use super::limits::{self, Limiter};
+use super::usage::Usage;
 pub use crate::store::audit::Actor;
 use crate::store::{self, Store};
 use crate::wire::Fault;
@@ -14,6 +15,7 @@ pub struct Books {
     pub access: Arc<Access>,
     pub keys: KeyBook,
     pub limiter: Arc<Limiter>,
+    pub usage: Usage,
 }
 
 /// When a client may try again whose request the store has failed.
@@ -26,7 +28,8 @@ impl Books {
     /// If the store fails or holds what cannot be read.
     pub async fn open(store: Store, access: Arc<Access>, stays_open: bool, limits: limits::Options) -> store::Result<Self> {
         let keys = KeyBook::open(store.clone(), access.clone(), stays_open).await?;
-        Ok(Self { store, access, keys, limiter: Limiter::new(limits) })
+        let usage = Usage::new(store.clone());
+        Ok(Self { store, access, keys, limiter: Limiter::new(limits), usage })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod limits;
 mod pool;
 pub mod registry;
 pub mod tokenizer;
+pub mod usage;
 pub mod vector;
 mod window;
 

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod keys;
 mod schema;
+pub mod usage;
 
 use rand::TryRng as _;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};

@@ -7,6 +7,7 @@ use std::io::Write;
 use vecmill::api::Options;
 use vecmill::service::access::Access;
 
+mod accounting;
 mod api_keys;
 mod edges;
 mod keys;

@@ -5,6 +5,7 @@ use crate::api::embedder::{Ask, Found};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::{Key, MODELS_USE};
+use crate::service::usage::Used;
 use crate::service::{Embedded, Timing};
 use crate::telemetry;
 use crate::wire::request::{self, Limits};
@@ -35,6 +36,8 @@ pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>,
     let embedded = api.embedder.embed(ask, caller).await?;
     drop((running, hold));
     account(&found.slug, key.as_deref(), &embedded);
+    let tokens = embedded.items.iter().map(|item| item.tokens).sum();
+    api.books.usage.note(key.as_deref(), &found.slug, Used { texts: embedded.items.len(), tokens, took: seen.arrived.elapsed() });
     let timing = embedded.timing;
     let body = write(embedded, encoding, model, seen.id).await?;
     let mut response = reply::json(body);

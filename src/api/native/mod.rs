@@ -5,6 +5,7 @@ use super::{Api, Embedder};
 use crate::service::access::Key;
 use crate::wire::Fault;
 
+pub(super) mod accounting;
 pub(super) mod embed;
 pub(super) mod keys;
 pub(super) mod models;
