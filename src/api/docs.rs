@@ -23,6 +23,12 @@ use utoipa_swagger_ui::Config;
         native::embed::embed,
         native::models::list,
         native::models::get,
+        native::keys::list,
+        native::keys::create,
+        native::keys::delete,
+        native::keys::me,
+        native::accounting::list,
+        native::accounting::summary,
         openai::embeddings::create,
         openai::models::list,
         openai::models::retrieve,
@@ -50,11 +56,12 @@ impl Modify for Aliases {
 }
 
 /// What may go wrong everywhere; 422 is 400 on the OpenAI layer.
-const FAULTS: [(&str, &str); 12] = [
+const FAULTS: [(&str, &str); 13] = [
     ("401", "No key, or one that is not known"),
     ("403", "The key lacks a scope, or may not use this model"),
     ("404", "No such model"),
     ("408", "The request arrived too slowly"),
+    ("409", "The thing cannot be changed this way"),
     ("413", "The body is too large"),
     ("415", "The body is in an encoding that is not taken"),
     ("422", "A field cannot be accepted"),

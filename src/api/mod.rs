@@ -1,10 +1,10 @@
 //! HTTP: the route table, the stack around it, and the limits of both. Never a tensor, never the store.
 
-use crate::service::access::Access;
+use crate::service::books::Books;
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use std::sync::Arc;
 use std::time::Duration;
 use tower::util::MapRequest;
@@ -92,7 +92,7 @@ impl Default for Options {
 /// What every request shares.
 pub struct Api {
     embedder: Arc<dyn Embedder>,
-    access: Arc<Access>,
+    books: Arc<Books>,
     options: Options,
     lifecycle: lifecycle::Lifecycle,
     held: body::HeldBytes,
@@ -101,11 +101,11 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API in front of `embedder`, for those whom `access` lets in.
-    pub fn new(embedder: Arc<dyn Embedder>, access: Arc<Access>, options: Options) -> Self {
+    /// An API in front of `embedder`, with the server's books.
+    pub fn new(embedder: Arc<dyn Embedder>, books: Arc<Books>, options: Options) -> Self {
         let held = body::HeldBytes::new(options.max_held_bytes);
         let created = jiff::Timestamp::now().as_second();
-        Self { embedder, access, options, lifecycle: lifecycle::Lifecycle::default(), held, created }
+        Self { embedder, books, options, lifecycle: lifecycle::Lifecycle::default(), held, created }
     }
 }
 
@@ -115,11 +115,16 @@ type Shared = axum::extract::State<Arc<Api>>;
 type Route = (&'static str, (&'static str, MethodRouter<Arc<Api>>));
 
 /// THE table. In paths that end in a wildcard one rule serves `a%2Fb` and `a/b`: it takes raw slashes, and is percent-decoded.
-fn routes() -> [Route; 13] {
+fn routes() -> [Route; 18] {
     [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
         ("/v1/models/{*slug}", only_get(native::models::get)),
+        ("/v1/accounting/usage", only_get(native::accounting::list)),
+        ("/v1/accounting/usage/summary", only_get(native::accounting::summary)),
+        ("/v1/me", only_get(native::keys::me)),
+        ("/v1/api-keys", get_or_post(native::keys::list, native::keys::create)),
+        ("/v1/api-keys/{id}", only_delete(native::keys::delete)),
         ("/oai/v1/embeddings", only_post(openai::embeddings::create)),
         // No native path has this name; a base URL that ends in /v1 finds it.
         ("/v1/embeddings", only_post(openai::embeddings::create)),
@@ -141,7 +146,7 @@ pub fn paths() -> Vec<(&'static str, &'static str)> {
 
 /// The routes, each with and without a slash at its end, and the stack around them.
 pub fn router(api: Arc<Api>) -> Router {
-    let router = routes().into_iter().fold(Router::new(), |router, (path, (_, method))| match path.ends_with('}') {
+    let router = routes().into_iter().fold(Router::new(), |router, (path, (_, method))| match path.contains("{*") {
         true => router.route(path, method),
         false => router.route(path, method.clone()).route(&format!("{path}/"), method),
     });
@@ -173,4 +178,18 @@ fn only_get<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> (&'static str, M
 fn only_post<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> (&'static str, MethodRouter<Arc<Api>>) {
     const ALLOW: &str = "POST";
     (ALLOW, post(handler).fallback(|| async { reply::wrong_method(ALLOW) }))
+}
+
+fn only_delete<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> (&'static str, MethodRouter<Arc<Api>>) {
+    const ALLOW: &str = "DELETE";
+    (ALLOW, delete(handler).fallback(|| async { reply::wrong_method(ALLOW) }))
+}
+
+fn get_or_post<G, GT: 'static, P, PT: 'static>(read: G, write: P) -> (&'static str, MethodRouter<Arc<Api>>)
+where
+    G: Handler<GT, Arc<Api>>,
+    P: Handler<PT, Arc<Api>>,
+{
+    const ALLOW: &str = "GET, HEAD, POST";
+    (ALLOW, get(read).post(write).fallback(|| async { reply::wrong_method(ALLOW) }))
 }

@@ -2,9 +2,10 @@
 
 use super::dialect::Dialect;
 use crate::service::access::Key;
+use crate::service::limits::{Pass, Standing};
 use crate::telemetry;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::{Arc, OnceLock};
@@ -33,6 +34,8 @@ pub(super) struct Seen {
 struct Notes {
     slug: OnceLock<String>,
     key: OnceLock<Arc<Key>>,
+    pass: OnceLock<Arc<Pass>>,
+    exceeded: OnceLock<Standing>,
 }
 
 impl Seen {
@@ -51,6 +54,43 @@ impl Seen {
     pub(super) fn note_key(&self, key: Option<&Arc<Key>>) {
         if let Some(key) = key {
             let _ = self.notes.key.set(key.clone());
+        }
+    }
+
+    /// Notes that it was counted against its caller's limits.
+    pub(super) fn note_pass(&self, pass: Pass) {
+        let _ = self.notes.pass.set(Arc::new(pass));
+    }
+
+    /// What it was counted against; `None` if its caller is under no limit.
+    pub(super) fn pass(&self) -> Option<&Arc<Pass>> {
+        self.notes.pass.get()
+    }
+
+    /// Notes which limit turned it away.
+    pub(super) fn note_exceeded(&self, standing: Standing) {
+        let _ = self.notes.exceeded.set(standing);
+    }
+}
+
+/// The rate limit's state, on every answer to a caller that is under one.
+const RATE_LIMIT: [HeaderName; 3] = [
+    HeaderName::from_static("x-scaigrid-ratelimit-limit"),
+    HeaderName::from_static("x-scaigrid-ratelimit-remaining"),
+    HeaderName::from_static("x-scaigrid-ratelimit-reset"),
+];
+
+/// Settles the request with its limits: one that was turned away does not count; and tells the caller where it stands.
+fn settle(seen: &Seen, response: &mut Response) {
+    if response.status() == StatusCode::TOO_MANY_REQUESTS
+        && let Some(pass) = seen.pass()
+    {
+        pass.take_back();
+    }
+    let standing = seen.notes.exceeded.get().copied().or_else(|| seen.pass().and_then(|pass| pass.standing()));
+    if let Some(Standing { limit, remaining, reset_s }) = standing {
+        for (name, value) in RATE_LIMIT.into_iter().zip([limit, remaining, reset_s]) {
+            response.headers_mut().insert(name, value.into());
         }
     }
 }
@@ -100,6 +140,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     if let Ok(id) = HeaderValue::from_str(&seen.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    settle(&seen, &mut response);
     if !probe {
         span.in_scope(|| account(&seen, &response));
     }

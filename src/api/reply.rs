@@ -88,20 +88,8 @@ pub(super) fn wrong_method(allow: &'static str) -> Fault {
 }
 
 /// Parts of the hosted service that a client may expect here.
-const HOSTED_ONLY: [&str; 12] = [
-    "/v1/inference/",
-    "/v1/accounting",
-    "/v1/api-keys",
-    "/v1/auth",
-    "/v1/backends",
-    "/v1/me",
-    "/v1/modules",
-    "/v1/providers",
-    "/v1/sessions",
-    "/v1/tenants",
-    "/v1/users",
-    "/v1/webhooks",
-];
+const HOSTED_ONLY: [&str; 9] =
+    ["/v1/inference/", "/v1/auth", "/v1/backends", "/v1/modules", "/v1/providers", "/v1/sessions", "/v1/tenants", "/v1/users", "/v1/webhooks"];
 
 /// No such path.
 pub(super) async fn no_such_route(uri: Uri) -> Fault {

@@ -6,8 +6,10 @@ use crate::config::{self, Env, Resolved, Said};
 use crate::engine::Engine;
 use crate::service::Service;
 use crate::service::access::Access;
+use crate::service::books::Books;
 use crate::service::keyfile::KeyFile;
 use crate::service::registry::Registry;
+use crate::store::Store;
 use crate::telemetry;
 use anyhow::{Context, anyhow};
 use std::net::TcpListener;
@@ -40,18 +42,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind(resolved.listen).with_context(|| format!("cannot listen on {}", resolved.listen))?;
     let address = listener.local_addr()?;
-    let access = match &resolved.keys {
-        Some(path) => {
-            let (file, access) = KeyFile::open(path)?;
-            let access = Arc::new(access);
-            tokio::spawn(watch_keys(file, access.clone()));
-            access
-        }
-        None => {
-            tracing::warn!(%address, "no keys are configured: everyone who reaches this address is served");
-            Arc::new(Access::open_to_all())
-        }
-    };
+    let books = Arc::new(open_books(&resolved).await?);
     let tls = resolved.tls.clone().map(api::TlsWatch::open).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let registry = Registry::new(resolved.models.iter().map(start::place).collect())?.with_aliases(resolved.aliases.clone());
@@ -72,7 +63,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
 
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
-    let api = Arc::new(api::Api::new(service.clone(), access, resolved.api));
+    let api = Arc::new(api::Api::new(service.clone(), books.clone(), resolved.api));
     let stopped = async move { stopped.notified().await };
     let mut server = match tls {
         None => tokio::spawn(api::serve(listener, api, stopped)),
@@ -82,6 +73,8 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
             tokio::spawn(api::serve_tls(listener, api, tls, stopped))
         }
     };
+    let watched = books.clone();
+    tokio::spawn(async move { tokio::join!(watched.keys.watch(), watched.usage.run()) });
     tokio::select! {
         Ok(error) = &mut loading_failed => return Err(error),
         () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
@@ -97,8 +90,30 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     }
     service.engine().stop();
     let _ = tokio::time::timeout(DEVICE_GRACE, service.engine().ended()).await;
+    books.usage.flush().await;
+    books.store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the store and what is kept in it, and decides who may come in.
+async fn open_books(resolved: &Resolved) -> anyhow::Result<Books> {
+    let store = Store::open(&resolved.store).await.context("--data-dir or --store names another place; --store memory keeps nothing")?;
+    let open = resolved.open_to_all(store.has_had_keys().await?)?;
+    let access = match &resolved.keys {
+        Some(path) => {
+            let (file, access) = KeyFile::open(path)?;
+            let access = Arc::new(access);
+            tokio::spawn(watch_keys(file, access.clone()));
+            access
+        }
+        None if open => {
+            tracing::warn!(address = %resolved.listen, "no keys are configured: everyone who reaches this address is served");
+            Arc::new(Access::open_to_all())
+        }
+        None => Arc::new(Access::keys(Vec::new())),
+    };
+    Ok(Books::open(store, access, resolved.no_auth, resolved.limits).await?)
 }
 
 /// Follows the keys file for as long as the server lives.

@@ -2,11 +2,12 @@
 
 mod aliases;
 mod file;
+mod limits;
 mod resolve;
 mod said;
 
-pub use resolve::{Models, Resolved, ServeModel, resolve_models, resolve_source, serve};
-pub use said::{LogSaid, ModelSaid, Said, SourceSaid};
+pub use resolve::{Models, Resolved, ServeModel, resolve_models, resolve_source, resolve_store, serve};
+pub use said::{LogSaid, ModelSaid, Said, SourceSaid, StoreSaid};
 
 use std::collections::BTreeMap;
 

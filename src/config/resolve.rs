@@ -1,10 +1,10 @@
 //! From what was said to what is obeyed: defaults filled in, impossible pairs refused with the sentence that says what to change.
 
-use super::aliases;
-use super::said::{EmptyInput, MatryoshkaSaid, ModelSaid, Normalize, PerModel, Said, SourceSaid};
-use super::{ConfigError, Env, file, impossible};
+use super::said::{EmptyInput, MatryoshkaSaid, ModelSaid, Normalize, PerModel, Said, SourceSaid, StoreSaid};
+use super::{ConfigError, Env, aliases, file, impossible, limits};
 use crate::service::alias::Alias;
 use crate::service::registry::{Matryoshka, Settings};
+use crate::store::Place;
 use crate::{api, engine, hub, service, telemetry};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -22,7 +22,8 @@ pub struct Resolved {
     /// `None` = plain HTTP.
     pub tls: Option<api::TlsFiles>,
     pub no_auth: bool,
-    pub data_dir: PathBuf,
+    pub store: Place,
+    pub limits: service::limits::Options,
     pub public_url: Option<String>,
     pub hub: hub::Options,
     pub threads: usize,
@@ -109,7 +110,8 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         keys: said.keys,
         tls: tls(said.tls_cert, said.tls_key)?,
         no_auth,
-        data_dir: said.data_dir.unwrap_or_else(|| user_dir(env, "XDG_DATA_HOME", ".local/share").join("vecmill")),
+        store: resolve_store(&said.store, env)?,
+        limits: limits::resolve(said.rate_limits.as_ref())?,
         public_url: said.public_url,
         hub,
         threads,
@@ -121,6 +123,22 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
 }
 
 impl Resolved {
+    /// Whether everyone may use the server, given whether its store has keys: asked once the store is open.
+    pub fn open_to_all(&self, store_has_keys: bool) -> Result<bool, ConfigError> {
+        if self.no_auth {
+            return Ok(true);
+        }
+        let open = self.keys.is_none() && !store_has_keys;
+        if open && !self.listen.ip().is_loopback() {
+            return impossible(format!(
+                "--host {} can be reached by others and no keys are configured: give --keys FILE (`vecmill keys generate` makes one), make one in \
+                 the store (`vecmill keys create`), or --no-auth to serve everyone",
+                self.listen.ip()
+            ));
+        }
+        Ok(open)
+    }
+
     /// What the server holds at most besides weights: bodies, texts and tokens that wait, and their answers.
     pub fn budget_bytes(&self) -> u64 {
         // A waiting token costs its id, its place in a row and its share of a text's bookkeeping.
@@ -173,10 +191,6 @@ fn listen(said: &Said) -> Result<(SocketAddr, bool), ConfigError> {
     let no_auth = said.no_auth.unwrap_or(false);
     match (&said.keys, no_auth) {
         (Some(_), true) => impossible("--keys and --no-auth contradict each other: leave one of them out"),
-        (None, false) if !ip.is_loopback() => impossible(format!(
-            "--host {host} can be reached by others and no keys are configured: give --keys FILE (`vecmill keys generate` makes one), or --no-auth \
-             to serve everyone"
-        )),
         _ => Ok((SocketAddr::new(ip, said.port.unwrap_or(8000)), no_auth)),
     }
 }
@@ -265,6 +279,20 @@ pub fn resolve_source(said: &SourceSaid, env: &Env) -> hub::Options {
         proxied: proxies.iter().any(|name| env.get(name).is_some()),
         python: "python3".to_owned(),
         limits: hub::Limits::default(),
+    }
+}
+
+/// Where the store is.
+pub fn resolve_store(said: &StoreSaid, env: &Env) -> Result<Place, ConfigError> {
+    match said.store.as_deref() {
+        None => {
+            let dir = said.data_dir.clone().unwrap_or_else(|| user_dir(env, "XDG_DATA_HOME", ".local/share").join("vecmill"));
+            Ok(Place::File(dir.join("vecmill.db")))
+        }
+        Some("memory") => Ok(Place::Memory),
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => Ok(Place::Postgres(url.to_owned())),
+        // Not repeated: what was meant to be a URL may hold a password.
+        Some(_) => impossible("--store must be a URL that begins with postgres:// or the word memory; without it a file in --data-dir is used"),
     }
 }
 

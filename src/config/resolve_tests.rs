@@ -46,7 +46,7 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     let model = ["--model", "all-MiniLM-L6-v2"];
     let refused = |words: &[&str]| resolved(&[&model[..], words].concat()).err().unwrap_or_else(|| panic!("{words:?} was accepted"));
     assert!(refused(&["--keys", "k.toml", "--no-auth"]).contains("leave one of them out"));
-    assert!(refused(&["--host", "0.0.0.0"]).contains("--keys FILE"));
+    assert!(refused(&["--store", "mysql://secret"]).contains("postgres://") && !refused(&["--store", "mysql://secret"]).contains("secret"));
     assert!(refused(&["--host", "example.org"]).contains("not an IP address"));
     assert!(refused(&["--max-queue-tokens", "10"]).contains("--max-request-tokens 300000"));
     assert!(refused(&["--max-texts", "0"]).contains("--max-texts must be at least 1"));
@@ -62,6 +62,25 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(resolved(&[]).unwrap_err().contains("--model"));
     assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
     assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);
+}
+
+#[test]
+fn a_server_that_others_can_reach_needs_keys_from_somewhere() {
+    let open = |words: &[&str], stored| {
+        let resolved = resolved(&[&["--model", "all-MiniLM-L6-v2"][..], words].concat()).unwrap();
+        resolved.open_to_all(stored).map_err(|error| error.to_string())
+    };
+    assert_eq!((open(&[], false), open(&[], true), open(&["--keys", "k"], false)), (Ok(true), Ok(false), Ok(false)));
+    assert!(open(&["--host", "0.0.0.0"], false).unwrap_err().contains("--keys FILE"));
+    assert_eq!((open(&["--host", "0.0.0.0"], true), open(&["--host", "0.0.0.0", "--no-auth"], true)), (Ok(false), Ok(true)));
+}
+
+#[test]
+fn the_store_is_a_file_unless_something_else_is_said() {
+    let store = |words: &[&str]| resolved(&[&["--model", "all-MiniLM-L6-v2"][..], words].concat()).unwrap().store;
+    assert_eq!(store(&[]), Place::File("/home/u/.local/share/vecmill/vecmill.db".into()));
+    assert_eq!(store(&["--data-dir", "/d"]), Place::File("/d/vecmill.db".into()));
+    assert_eq!((store(&["--store", "memory"]), store(&["--store", "postgres://h/d"])), (Place::Memory, Place::Postgres("postgres://h/d".into())));
 }
 
 #[test]

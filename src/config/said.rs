@@ -55,9 +55,13 @@ pub struct Said {
     #[serde(deserialize_with = "one_or_many")]
     pub openai_host: Vec<String>,
 
-    /// Directory for what must survive a restart (nothing yet) [default: the user's data directory]
-    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub store: StoreSaid,
+
+    /// Requests per minute of a key, user, tenant and partner: off, or scaigrid (60, 120, 1000, 5000); the file can say more [default: off]
+    #[arg(long, value_name = "PRESET", env = "VECMILL_RATE_LIMITS", value_parser = |word: &str| Ok::<_, String>(RateLimitsSaid::Preset(word.to_owned())))]
+    pub rate_limits: Option<RateLimitsSaid>,
 
     /// The server's address as clients see it, for links in answers [default: the request's own host]
     #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
@@ -144,6 +148,46 @@ pub struct SourceSaid {
     /// Directory for downloaded models [default: the user's cache directory, /vecmill]
     #[arg(long, value_name = "DIR", env = "VECMILL_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+}
+
+/// Where what must survive a restart is kept: shared by the commands that read or change it.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct StoreSaid {
+    /// Directory for what must survive a restart: keys, usage [default: the user's data directory, /vecmill]
+    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where it is kept: `postgres://...` (several servers may share it), or memory (nothing survives) [default: a file in --data-dir]
+    #[arg(long, value_name = "URL", env = "VECMILL_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+}
+
+/// `rate_limits = "scaigrid"`, or a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum RateLimitsSaid {
+    Preset(String),
+    Table(RateLimitsTable),
+}
+
+/// `[rate_limits]`: a preset, and what differs from it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitsTable {
+    pub preset: Option<String>,
+    pub key: QuotaSaid,
+    pub user: QuotaSaid,
+    pub tenant: QuotaSaid,
+    pub partner: QuotaSaid,
+}
+
+/// The limits of one level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaSaid {
+    pub requests_per_minute: Option<u32>,
+    pub tokens_per_minute: Option<u32>,
 }
 
 /// How the log looks.
@@ -241,8 +285,9 @@ impl Said {
             tls_key: self.tls_key.or(file.tls_key),
             cors_origin: if self.cors_origin.is_empty() { file.cors_origin } else { self.cors_origin },
             openai_host: if self.openai_host.is_empty() { file.openai_host } else { self.openai_host },
-            data_dir: self.data_dir.or(file.data_dir),
+            store: StoreSaid { data_dir: self.store.data_dir.or(file.store.data_dir), store: self.store.store.or(file.store.store) },
             public_url: self.public_url.or(file.public_url),
+            rate_limits: self.rate_limits.or(file.rate_limits),
             max_batch_tokens: self.max_batch_tokens.or(file.max_batch_tokens),
             max_batch_texts: self.max_batch_texts.or(file.max_batch_texts),
             max_queue_tokens: self.max_queue_tokens.or(file.max_queue_tokens),

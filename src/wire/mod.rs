@@ -1,7 +1,11 @@
 //! Leaf: what goes over the wire. Request and response types, the parser, the float writer, and the table of faults. No axum.
 
+pub mod accounting;
+pub mod envelope;
 pub mod fault;
+pub mod keys;
 pub mod listing;
+pub mod object;
 pub mod openai;
 pub mod request;
 pub mod response;

@@ -1,7 +1,9 @@
 //! Bodies that are read or written without a type of their own, for speed: here they have one, for the OpenAPI document. A property-based client
 //! among the client tests holds the server to it.
 
+use super::listing::{ListMeta, Pagination};
 use super::{Encoding, Meta, Truncate};
+use jiff::Timestamp;
 use utoipa::ToSchema;
 
 /// Texts to embed.
@@ -162,4 +164,53 @@ pub struct OpenAiEmbedItem {
     object: &'static str,
     #[serde(flatten)]
     item: EmbedItem,
+}
+
+/// The native envelope.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct Success<T> {
+    /// `ok`.
+    status: &'static str,
+    data: T,
+    meta: Meta<'static>,
+}
+
+/// A page of a native listing.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct Page<T> {
+    /// `ok`.
+    status: &'static str,
+    data: PageItems<T>,
+    pagination: Pagination<'static>,
+    meta: ListMeta<'static>,
+}
+
+/// The items of a page.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct PageItems<T> {
+    items: Vec<T>,
+}
+
+/// A key to be made.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct KeyBody {
+    #[schema(min_length = 1)]
+    name: String,
+    /// The user of the key that makes it, if absent.
+    #[schema(min_length = 1)]
+    assigned_user_id: Option<String>,
+    /// All that the making key may use, if absent.
+    models: Option<Vec<String>>,
+    /// All that the making key has, if absent.
+    scopes: Option<Vec<String>>,
+    /// In the future; never, if absent.
+    expires_at: Option<Timestamp>,
+    #[schema(minimum = 1)]
+    requests_per_minute: Option<u32>,
+    #[schema(minimum = 1)]
+    tokens_per_minute: Option<u32>,
 }

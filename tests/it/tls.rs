@@ -89,7 +89,19 @@ fn the_binary_serves_https_and_its_health_check_copes() {
     let files = write(dir.path(), &own);
     let (cert, key) = (files.cert.to_str().unwrap(), files.key.to_str().unwrap());
     let model = format!("m={}", real_minilm().display());
-    let mut server = server::Server::spawn(server::command(&["--model", &model, "--offline", "--port", "0", "--tls-cert", cert, "--tls-key", key]));
+    let mut server = server::Server::spawn(server::command(&[
+        "--model",
+        &model,
+        "--offline",
+        "--port",
+        "0",
+        "--store",
+        "memory",
+        "--tls-cert",
+        cert,
+        "--tls-key",
+        key,
+    ]));
     let addr: SocketAddr = server.base.strip_prefix("https://").expect("an https address").parse().unwrap();
     assert_eq!(get(addr, "/v1/models", own.cert.der()).unwrap().json()["data"]["items"][0]["slug"], "m");
     let health = |url: &str| Command::new(env!("CARGO_BIN_EXE_vecmill")).args(["health", "--url", url]).output().unwrap().status.code();

@@ -5,7 +5,8 @@ use crate::api::embedder::{Ask, Embedder, Found};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::{Key, MODELS_USE};
-use crate::service::{Caller, Embedded, Timing};
+use crate::service::usage::Used;
+use crate::service::{Embedded, Timing};
 use crate::telemetry;
 use crate::wire::request::{self, Limits};
 use crate::wire::response::{Unwritable, Vectors, native_embed};
@@ -53,13 +54,12 @@ pub(in crate::api) fn embeds_empty(embedder: &dyn Embedder, name: &str) -> bool 
 
 /// Answers an embedding request in the given form.
 pub(in crate::api) async fn answer(api: Shared, seen: Seen, request: Request, form: Form) -> Result<Response, Fault> {
-    let key = auth::authorize(&api.access, request.headers(), MODELS_USE)?;
-    seen.note_key(key.as_ref());
+    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE))?;
     let body::Held { bytes, hold } = body::read(&api, request).await?;
     let asked = parse(&api, bytes, &form).await?;
     let found = resolve(&api, key.as_deref(), &asked.model).inspect(|found| seen.note_model(&found.slug))?;
     let input_type = input_type(&asked, &found)?;
-    let caller = Caller { client: key.as_ref().map_or_else(rand::random, |key| key.number()), deadline: seen.arrived + api.options.deadline };
+    let caller = auth::caller(&api, &seen, key.as_deref());
     let EmbedRequest { model, texts, dimensions, encoding, truncate, .. } = asked;
     let dimensions = dimensions.or(found.preset.dimensions);
     let ask = Ask { slug: found.slug.clone(), texts, dimensions, truncate, input_type };
@@ -67,6 +67,8 @@ pub(in crate::api) async fn answer(api: Shared, seen: Seen, request: Request, fo
     let embedded = api.embedder.embed(ask, caller).await?;
     drop((running, hold));
     account(&found.slug, key.as_deref(), &embedded);
+    let tokens = embedded.items.iter().map(|item| item.tokens).sum();
+    api.books.usage.note(key.as_deref(), &found.slug, Used { texts: embedded.items.len(), tokens, took: seen.arrived.elapsed() });
     let timing = embedded.timing;
     let body = write(embedded, encoding, model, seen.id, form.write).await?;
     let mut response = reply::json(body);

@@ -5,7 +5,9 @@ use super::{Api, Embedder};
 use crate::service::access::Key;
 use crate::wire::Fault;
 
+pub(super) mod accounting;
 pub(super) mod embed;
+pub(super) mod keys;
 pub(super) mod models;
 
 /// When a client may try a model again that is still loading.

@@ -51,8 +51,7 @@ pub(in crate::api) async fn get(
 
 /// The models that the request's key may know of.
 pub(in crate::api) fn visible(api: &Api, seen: &Seen, headers: &HeaderMap) -> Result<Vec<ModelItem>, Fault> {
-    let key = auth::authorize(&api.access, headers, MODELS_LIST)?;
-    seen.note_key(key.as_ref());
+    let key = auth::enter(api, seen, headers, Some(MODELS_LIST))?;
     let mut models = api.embedder.list();
     models.retain(|model| may_use(&*api.embedder, key.as_deref(), model.extra.alias_of.as_deref().unwrap_or(&model.slug)));
     Ok(models)
@@ -65,8 +64,7 @@ pub(in crate::api) fn visible_one(
     name: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
 ) -> Result<ModelItem, Fault> {
-    let key = auth::authorize(&api.access, headers, MODELS_LIST)?;
-    seen.note_key(key.as_ref());
+    let key = auth::enter(api, seen, headers, Some(MODELS_LIST))?;
     // A path that does not decode to UTF-8 names no model.
     let name = name.map(|Path(name)| name).unwrap_or_default();
     let name = name.trim_end_matches('/');
