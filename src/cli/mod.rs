@@ -8,6 +8,7 @@ pub mod models;
 pub mod pull;
 pub mod serve;
 mod start;
+pub mod usage;
 
 use crate::config::{self, ConfigError, Env, SourceSaid};
 use clap::Parser;
@@ -43,6 +44,10 @@ enum Command {
         source: SourceSaid,
     },
     Keys(keys::Args),
+    /// Show who used how much, by key, model and day
+    Usage(usage::Flags),
+    /// Show who changed what, one JSON object a line
+    Audit(usage::AuditFlags),
     /// Load a running server and measure it
     Bench(Box<bench::Flags>),
     /// Ask a server whether it is ready; the exit code says so (for container health checks)
@@ -57,9 +62,11 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Embed(flags) => embed::run(*flags, env),
         Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
-        Command::Keys(args) => keys::run(&args).map(done),
+        Command::Keys(args) => keys::run(args, env).map(done),
+        Command::Usage(flags) => usage::run(flags, env, &mut stdout()).map(done),
+        Command::Audit(flags) => usage::audit(&flags, env, &mut stdout()).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
-        Command::Health(flags) => start::run(1, health::run(flags)),
+        Command::Health(flags) => start::run(1, health::run(flags, env)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -5,6 +5,7 @@ use crate::engine::{Compute, load, memory};
 use crate::hub;
 use crate::kernels::threads;
 use crate::service::Service;
+use crate::service::alias;
 use crate::service::registry::{Loaded, Model};
 use crate::service::tokenizer::TextEncoder;
 use anyhow::{Context, anyhow};
@@ -68,5 +69,21 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     {
         return Err(anyhow!("default_prompt {name:?} is not a prompt of this model; it has {}", place.prompt_names(&info).join(", ")));
     }
-    Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder) })
+    let loaded = Loaded { engine: ready, info, encoder: Arc::new(encoder) };
+    check_names(service, place, &loaded)?;
+    Ok(loaded)
+}
+
+/// Refuses aliases that ask of a model what it does not have; warns where a hosted model's name leads to another size.
+fn check_names(service: &Service, place: &Model, loaded: &Loaded) -> anyhow::Result<()> {
+    let aliases = service.aliases().iter().filter(|alias| alias.slug == place.slug);
+    let mut names = vec![(place.slug.as_str(), loaded.engine.dim)];
+    for alias in aliases {
+        alias.check(place, loaded).map_err(|sentence| anyhow!(sentence))?;
+        names.push((&alias.name, alias.dimensions.unwrap_or(loaded.engine.dim)));
+    }
+    for warning in names.into_iter().filter_map(|(name, size)| alias::size_warning(name, size)) {
+        tracing::warn!(event = "alias_size", model = place.slug, "{warning}");
+    }
+    Ok(())
 }

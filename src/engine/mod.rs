@@ -41,6 +41,8 @@ pub struct Work {
     pub model: ModelId,
     /// Requests of one client share one turn in the queue.
     pub client: u64,
+    /// The client's part of the device relative to others.
+    pub weight: u32,
     pub deadline: Instant,
     pub texts: Vec<Tokens>,
 }
@@ -157,7 +159,7 @@ impl Engine {
 
     /// Admits a request whole or refuses it whole.
     pub fn submit(&self, work: Work) -> Result<Ticket, Refusal> {
-        let Work { model, client, deadline, texts } = work;
+        let Work { model, client, weight, deadline, texts } = work;
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let tokens = texts.iter().map(Tokens::len).sum();
         let mut state = self.shared.lock();
@@ -180,7 +182,7 @@ impl Engine {
             (Job { pending: pending.clone(), index, tokens }, len)
         };
         let jobs = texts.into_iter().enumerate().map(place).collect();
-        let submitted = state.queue.submit(Submission { id, model, client, deadline, jobs });
+        let submitted = state.queue.submit(Submission { id, model, client, weight, deadline, jobs });
         submitted.map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })?;
         meter::depth(state.queue.queued_tokens());
         drop(state);

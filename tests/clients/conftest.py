@@ -1,5 +1,6 @@
 """A real server with a real model, started once for all client tests, and the keys to it."""
 
+import math
 import os
 import pathlib
 import re
@@ -91,6 +92,14 @@ def embed(client):
         return client.post("/v1/inference/embed", json={"model": model, "input": input, **fields})
 
     return call
+
+
+def norm(vector) -> float:
+    return math.sqrt(sum(x * x for x in vector))
+
+
+def cosine(a, b) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / (norm(a) * norm(b))
 
 
 counts = {"passed": 0, "failed": 0}

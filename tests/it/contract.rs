@@ -7,9 +7,14 @@ use std::io::Write;
 use vecmill::api::Options;
 use vecmill::service::access::Access;
 
+mod accounting;
+mod api_keys;
+mod cors;
 mod edges;
 mod keys;
+mod limits;
 mod models;
+mod openai;
 
 const EMBED: &str = "/v1/inference/embed";
 

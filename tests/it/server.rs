@@ -22,7 +22,20 @@ impl Server {
         let model = real_minilm();
         let cache = model.ancestors().nth(2).unwrap();
         // However busy the machine that tests, no deadline passes.
-        let common = ["--model", "all-MiniLM-L6-v2", "--dtype", "f32", "--offline", "--port", "0", "--deadline-ms", "600000", "--cache-dir"];
+        let common = [
+            "--model",
+            "all-MiniLM-L6-v2",
+            "--dtype",
+            "f32",
+            "--offline",
+            "--port",
+            "0",
+            "--deadline-ms",
+            "600000",
+            "--store",
+            "memory",
+            "--cache-dir",
+        ];
         Self::spawn(command(&[&common[..], &[cache.to_str().unwrap()], more].concat()))
     }
 

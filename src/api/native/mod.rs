@@ -5,14 +5,16 @@ use super::{Api, Embedder};
 use crate::service::access::Key;
 use crate::wire::Fault;
 
+pub(super) mod accounting;
 pub(super) mod embed;
+pub(super) mod keys;
 pub(super) mod models;
 
 /// When a client may try a model again that is still loading.
 const RETRY_AFTER_LOADING_S: u32 = 5;
 
 /// The model that a client calls `name`, if it is there (404), open to this key (403) and answering (503).
-fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
+pub(super) fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
     let found = api.embedder.find(name).ok_or_else(|| Fault::ModelNotFound { model: name.to_owned() })?;
     if !may_use(&*api.embedder, key, &found.slug) {
         return Err(Fault::ModelAccessDenied { model: name.to_owned() });
@@ -27,7 +29,7 @@ fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
 }
 
 /// Keys may name a model by its slug or by any other name it has.
-fn may_use(embedder: &dyn Embedder, key: Option<&Key>, slug: &str) -> bool {
+pub(super) fn may_use(embedder: &dyn Embedder, key: Option<&Key>, slug: &str) -> bool {
     let Some(key) = key else { return true };
     let other_names = || key.models.iter().flatten().any(|name| embedder.find(name).is_some_and(|found| found.slug == slug));
     key.may_use(slug) || other_names()
