@@ -4,18 +4,22 @@
 //! heads, `G` key and value heads, `D` width of a head, `F` width of the MLP, `T` tokens of a batch, `B` texts of a batch.
 
 mod attention;
+mod blocks;
 mod embeddings;
 mod fault;
 mod mlp;
 mod rope;
+mod table;
 mod weight;
 
 pub use attention::{Attention, Disentangled, Mask, PositionBias, QkNorm};
-pub use embeddings::{Embeddings, Positions, TokenTable};
+pub use blocks::Blocks;
+pub use embeddings::{Embeddings, Positions, Projection, RowDelta, TokenTable};
 pub use fault::LoadError;
 pub use mlp::{Activation, Expert, Experts, Mlp};
 pub use rope::{Frequencies, Pairing, Rope};
-pub use weight::{Bytes, DType, Stored, Weight, WeightTable};
+pub use table::WeightTable;
+pub use weight::{Bytes, DType, Stored, Weight};
 
 use std::sync::Arc;
 
@@ -48,11 +52,12 @@ pub struct Layer {
 }
 
 /// Where the norms of a part `f` stand: `x = after(x + inside(f(before(x))))`. Only `after`: post-norm (Vaswani et al. 2017); only `before`:
-/// pre-norm; `before` and `inside`: sandwich.
+/// pre-norm; `before` and `inside`: sandwich. With `nested` the residual is added once more: `x = after(x + nested(x + inside(f(before(x)))))`.
 #[derive(Debug, Clone, Default)]
 pub struct Norms {
     pub before: Option<Norm>,
     pub inside: Option<Norm>,
+    pub nested: Option<Norm>,
     pub after: Option<Norm>,
 }
 
@@ -135,8 +140,19 @@ impl Norms {
 }
 
 impl Network {
+    /// Embeddings with learned positions, then layers, and nothing after them.
+    pub fn of_layers(width: usize, embeddings: Embeddings, layers: Vec<Arc<Layer>>) -> Self {
+        let max_tokens = embeddings.positions.as_ref().map_or(usize::MAX, Positions::max_tokens);
+        Self { width, max_tokens, embeddings, layers, norm: None, adapters: 0 }
+    }
+
     /// `V`: ids from here on are not in the embedding table.
     pub fn vocabulary(&self) -> usize {
         self.embeddings.tokens.vocabulary()
+    }
+
+    /// True if it is nothing but its token table: no token knows of another, nor of its place.
+    pub fn is_table(&self) -> bool {
+        self.layers.is_empty() && self.embeddings.positions.is_none() && self.embeddings.norm.is_none() && self.norm.is_none()
     }
 }

@@ -16,11 +16,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
+import adapters
 import bert
+import decoders
 import encoders
+import plain
+import relative
+import rotary
+import static
 from common import close, fresh
 
-GROUPS = [bert, encoders]
+GROUPS = [bert, encoders, rotary, plain, decoders, relative, adapters, static]
 
 
 def main(root, words):
@@ -28,6 +34,7 @@ def main(root, words):
     for name, make in [item for group in GROUPS for item in group.MAKERS.items()]:
         if words and not any(word in name for word in words):
             continue
+        torch.manual_seed(0)
         out = fresh(root / name)
         make(out)
         close(out)

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import sentence_transformers
 import tokenizers
 import torch
 import transformers
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 TEXTS = [
@@ -68,6 +67,15 @@ def save_model(out, model, prefix="", dtype=None, shard=None, drop=()):
     (out / "generation_config.json").unlink(missing_ok=True)
     if prefix or drop:
         rename(out, lambda name: None if name in drop else prefix + name)
+
+
+def save_as_named(out, model, dtype=torch.float32):
+    """Saves the tensors under the names of the class: save_pretrained gives those of NomicBERT, GTE and Jina v3 the hub's names back."""
+    from safetensors.torch import save_file as save_torch
+
+    model.config.architectures, model.config.dtype = [type(model).__name__], dtype
+    model.config.save_pretrained(out)
+    save_torch({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, out / "model.safetensors", {"format": "pt"})
 
 
 def rename(out, new_name):
@@ -162,10 +170,15 @@ def raw_ids(folder, text, max_tokens):
     return raw.encode(text).ids
 
 
-def reference(out, prompts=("",), texts=TEXTS, source=None, tokenizer_folder=None, **encode):
+def reference(out, prompts=("",), texts=TEXTS, source=None, tokenizer_folder=None):
     """Vectors and ids of every prompt and text, one text at a time, from the folder itself (or `source`, the same model as transformers reads it)."""
+    max_tokens, cases, rows = computed(source or out, tokenizer_folder or out, prompts, texts)
+    record(out, "sentence-transformers", max_tokens, cases, rows)
+
+
+def computed(source, tokenizer_folder, prompts, texts=TEXTS):
     args = {"dtype": torch.float32, "attn_implementation": "eager"}
-    model = SentenceTransformer(str(source or out), device="cpu", model_kwargs=args, local_files_only=True)
+    model = SentenceTransformer(str(source), device="cpu", model_kwargs=args, local_files_only=True)
     model.eval()
     cases, rows = [], []
     for prompt in prompts:
@@ -174,19 +187,48 @@ def reference(out, prompts=("",), texts=TEXTS, source=None, tokenizer_folder=Non
             ids = features["input_ids"][0].tolist()
             if not ids:
                 continue
-            rows.append(model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False, **encode)[0])
-            alone = raw_ids(tokenizer_folder or out, prompt + text, model.max_seq_length)
-            assert ids == alone, f"{out}: {prompt + text!r}: transformers {ids}, tokenizer.json alone {alone}"
+            fresh_rope(model)
+            row = model.encode([text], prompt=prompt, batch_size=1, convert_to_numpy=True, show_progress_bar=False)[0]
+            if not row.any():
+                continue  # Nothing is left to pool: the prompt was all, and is not pooled.
+            rows.append(row)
+            alone = raw_ids(tokenizer_folder, prompt + text, model.max_seq_length)
+            assert ids == alone, f"{source}: {prompt + text!r}: transformers {ids}, tokenizer.json alone {alone}"
             cases.append({"text": text, "prompt": prompt, "ids": ids, "prompt_len": int(features.get("prompt_length", 0))})
-    record(out, "sentence-transformers", model.max_seq_length, cases, rows)
-    return model
+    return model.max_seq_length, cases, rows
+
+
+def fresh_rope(model):
+    """Dynamic scaling remembers the longest text it saw; each text here starts from what the model starts with."""
+    for module in model.modules():
+        for name in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("original_inv_freq")]:
+            setattr(module, name.replace("original_", ""), getattr(module, name).clone())
+            setattr(module, name.replace("original_inv_freq", "max_seq_len_cached"), module.original_max_seq_len)
+            module.attention_scaling = getattr(module, "attention_scaling", 1.0)
+
+
+def numpy_reference(out, hidden, pooling, max_tokens, normalize=True, prompts=("",), texts=TEXTS):
+    """The same for a model that transformers lacks: `hidden(ids)` gives [tokens, hidden] in f64, the rest is done here."""
+    raw = tokenizers.Tokenizer.from_file(str(out / "tokenizer.json"))
+    special = {i for i, token in raw.get_added_tokens_decoder().items() if token.special}
+    cases, rows = [], []
+    for prompt in prompts:
+        start = raw_ids(out, prompt, max_tokens) if prompt else []
+        for text in texts:
+            ids = raw_ids(out, prompt + text, max_tokens)
+            tokens = hidden(ids)
+            vector = {"cls": tokens[0], "mean": tokens.mean(0), "lasttoken": tokens[-1]}[pooling]
+            rows.append(vector / np.linalg.norm(vector) if normalize else vector)
+            cases.append({"text": text, "prompt": prompt, "ids": ids, "prompt_len": len(start) - (bool(start) and start[-1] in special)})
+    record(out, "numpy", max_tokens, cases, rows)
 
 
 def record(out, kind, max_tokens, cases, rows):
     rows = np.stack(rows).astype(np.float32)
     assert np.isfinite(rows).all(), out
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    pairs = [float(unit[i] @ unit[j]) for i in range(len(cases)) for j in range(i) if cases[i]["ids"] != cases[j]["ids"]]
+    key = lambda case: (case["ids"], case.get("adapter"))
+    pairs = [float(unit[i] @ unit[j]) for i in range(len(cases)) for j in range(i) if key(cases[i]) != key(cases[j])]
     save_file({"embeddings": rows}, out / "reference.safetensors")
     packages = {"sentence-transformers": sentence_transformers.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     if kind == "numpy":
@@ -205,11 +247,3 @@ def close(out):
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     assert size < 260_000, f"{out}: {size} bytes"
     print(f"{out}: {size} bytes", flush=True)
-
-
-def tensors_of(out):
-    """All tensors of a folder as f32 arrays."""
-    tensors = {}
-    for path in sorted(Path(out).glob("model*.safetensors")):
-        tensors |= load_file(path)
-    return tensors

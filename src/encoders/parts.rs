@@ -25,12 +25,25 @@ pub fn named_activation(name: &str) -> Option<Activation> {
     }
 }
 
+/// No honest size is larger, and the product of two, three times over, can still be counted.
+const MAX_SIZE: usize = 1 << 31;
+
+/// Twenty times what the deepest encoders have.
+const MAX_LAYERS: usize = 2048;
+
 /// A size that must be there (or have a default) and be at least one.
 pub fn size(config: &Json, field: &str, default: usize) -> Result<usize, LoadError> {
     match config.usize(field)?.unwrap_or(default) {
         0 => Err(config.refuse(field, "must be at least 1, but is 0")),
+        size if size > MAX_SIZE => Err(config.refuse(field, format!("must be at most {MAX_SIZE}, but is {size}"))),
         size => Ok(size),
     }
+}
+
+/// The number of layers, which may be none.
+pub fn layers(config: &Json, field: &str, default: usize) -> Result<usize, LoadError> {
+    let layers = config.usize(field)?.unwrap_or(default);
+    if layers <= MAX_LAYERS { Ok(layers) } else { Err(config.refuse(field, format!("must be at most {MAX_LAYERS}, but is {layers}"))) }
 }
 
 /// An epsilon of a norm.

@@ -22,13 +22,20 @@ pub struct Turn {
 /// # Errors
 /// A kind of scaling that is not known, or a parameter of it that is missing or not understood.
 pub fn read(config: &Json, turn: &Turn) -> Result<Rope, LoadError> {
+    let theta = theta(config, "rope_theta", turn.theta)?;
+    read_beside(config, &Turn { theta, ..*turn })
+}
+
+/// As `read`, for a configuration that names its theta elsewhere than in `rope_theta`.
+///
+/// # Errors
+/// As `read`.
+pub fn read_beside(config: &Json, turn: &Turn) -> Result<Rope, LoadError> {
     let (field, parameters) = match config.object("rope_parameters")? {
         Some(parameters) => ("rope_parameters", Some(parameters)),
         None => ("rope_scaling", config.object("rope_scaling")?),
     };
-    let parameters = Json::of(format!("{}: {field}", config.file()), parameters.cloned().unwrap_or_default());
-    let theta = config.f64("rope_theta")?.unwrap_or(turn.theta);
-    scaled(&parameters, config, &Turn { theta, ..*turn })
+    scaled(&Json::of(format!("{}: {field}", config.file()), parameters.cloned().unwrap_or_default()), config, turn)
 }
 
 /// The rotation of the layers of one kind (`full_attention`, `sliding_attention`), where `rope_parameters` tells them apart; `None` where it does not.
@@ -36,8 +43,15 @@ pub fn read(config: &Json, turn: &Turn) -> Result<Rope, LoadError> {
 /// # Errors
 /// As `read`.
 pub fn of_kind(config: &Json, kind: &str, turn: &Turn) -> Result<Option<Rope>, LoadError> {
-    let Some(Value::Object(parameters)) = config.object("rope_parameters")?.and_then(|kinds| kinds.get(kind)) else { return Ok(None) };
-    scaled(&Json::of(format!("{}: rope_parameters.{kind}", config.file()), parameters.clone()), config, turn).map(Some)
+    let Some(kinds) = config.object("rope_parameters")? else { return Ok(None) };
+    match kinds.get(kind) {
+        Some(Value::Object(parameters)) => {
+            scaled(&Json::of(format!("{}: rope_parameters.{kind}", config.file()), parameters.clone()), config, turn).map(Some)
+        }
+        // Other kinds are named, so the defaults hold for this one.
+        _ if kinds.values().any(Value::is_object) => Ok(Some(plain(turn.dim, turn.theta))),
+        _ => Ok(None),
+    }
 }
 
 /// A rotation without scaling.
@@ -49,13 +63,19 @@ fn fixed(dim: usize, frequencies: Vec<f32>, magnitude: f64) -> Rope {
     Rope { dim, pairing: Pairing::Halves, frequencies: Frequencies::Fixed(frequencies), magnitude }
 }
 
-/// Reads one set of parameters; its own `rope_theta` and `partial_rotary_factor` go before those of the page.
+/// Reads one set of parameters; its own `rope_theta` goes before that of the page.
 fn scaled(parameters: &Json, config: &Json, turn: &Turn) -> Result<Rope, LoadError> {
-    let theta = parameters.f64("rope_theta")?.unwrap_or(turn.theta);
-    if !(theta.is_finite() && theta > 0.) {
-        return Err(parameters.refuse("rope_theta", format!("must be above 0, but is {theta}")));
-    }
+    let theta = theta(parameters, "rope_theta", turn.theta)?;
     let dim = turn.dim;
+    if dim == 0 || !dim.is_multiple_of(2) {
+        let field = if config.get("head_dim").is_some() { "head_dim" } else { "num_attention_heads" };
+        return Err(config.refuse(field, format!("heads of {dim} dimensions cannot be turned in pairs")));
+    }
+    for json in [parameters, config] {
+        if let Some(part) = json.f64("partial_rotary_factor")?.filter(|part| *part != 1.) {
+            return Err(json.refuse("partial_rotary_factor", format!("must be 1 for this architecture, but is {part}")));
+        }
+    }
     let common = ["rope_theta", "rope_type", "type", "partial_rotary_factor"];
     let only = |known: &[&str]| parameters.only(&[&common, known].concat());
     let kind = parameters.str("rope_type")?.or(parameters.str("type")?).unwrap_or("default");
@@ -71,8 +91,7 @@ fn scaled(parameters: &Json, config: &Json, turn: &Turn) -> Result<Rope, LoadErr
         }
         "dynamic" => {
             only(&["factor", "original_max_position_embeddings"])?;
-            let trained = trained(parameters, config, turn)?;
-            Ok(Rope { frequencies: Frequencies::Dynamic { theta, factor: factor(parameters)?, trained }, ..plain(dim, theta) })
+            dynamic(parameters, config, theta, turn)
         }
         "yarn" => {
             only(&[
@@ -99,7 +118,20 @@ fn scaled(parameters: &Json, config: &Json, turn: &Turn) -> Result<Rope, LoadErr
     }
 }
 
-fn factor(parameters: &Json) -> Result<f64, LoadError> {
+/// Theta, under whichever name.
+///
+/// # Errors
+/// It is not above 0.
+pub fn theta(config: &Json, field: &str, default: f64) -> Result<f64, LoadError> {
+    let theta = config.f64(field)?.unwrap_or(default);
+    if theta.is_finite() && theta > 0. { Ok(theta) } else { Err(config.refuse(field, format!("must be above 0, but is {theta}"))) }
+}
+
+/// The factor of a scaling.
+///
+/// # Errors
+/// It is missing, or below 1.
+pub fn factor(parameters: &Json) -> Result<f64, LoadError> {
     let factor = parameters.f64("factor")?.ok_or_else(|| parameters.refuse("factor", "is missing"))?;
     if factor.is_finite() && factor >= 1. { Ok(factor) } else { Err(parameters.refuse("factor", format!("must be at least 1, but is {factor}"))) }
 }
@@ -107,10 +139,43 @@ fn factor(parameters: &Json) -> Result<f64, LoadError> {
 /// The length before the scaling: `original_max_position_embeddings`, in the parameters or beside them, else the model's whole length.
 fn trained(parameters: &Json, config: &Json, turn: &Turn) -> Result<usize, LoadError> {
     const FIELD: &str = "original_max_position_embeddings";
-    match parameters.usize(FIELD)?.or(config.usize(FIELD)?).unwrap_or(turn.max_tokens) {
+    let (own, beside) = (parameters.usize(FIELD)?, config.usize(FIELD)?);
+    if let (Some(own), Some(beside)) = (own, beside)
+        && own != beside
+    {
+        return Err(
+            parameters.refuse(FIELD, format!("is {own} here, but {beside} beside; which of them holds depends on the release of transformers"))
+        );
+    }
+    match own.or(beside).unwrap_or(turn.max_tokens) {
         0 => Err(parameters.refuse(FIELD, "must be at least 1, but is 0")),
         trained => Ok(trained),
     }
+}
+
+/// "Dynamic NTK" (Peng et al. 2023, appendix B): theta grows with the text, from the model's whole length on.
+fn dynamic(parameters: &Json, config: &Json, theta: f64, turn: &Turn) -> Result<Rope, LoadError> {
+    const FIELD: &str = "original_max_position_embeddings";
+    let trained = trained(parameters, config, turn)?;
+    if trained != turn.max_tokens {
+        let reason = format!(
+            "is {trained}, but some releases of transformers scale from max_position_embeddings ({}) on: they must be equal",
+            turn.max_tokens
+        );
+        return Err(parameters.refuse(FIELD, reason));
+    }
+    dynamic_from(parameters, trained, factor(parameters)?, &Turn { theta, ..*turn })
+}
+
+/// Frequencies whose theta grows for texts of more than `trained` tokens.
+///
+/// # Errors
+/// Heads too small for the formula; `parameters` is who is blamed.
+pub fn dynamic_from(parameters: &Json, trained: usize, factor: f64, turn: &Turn) -> Result<Rope, LoadError> {
+    if turn.dim <= 2 {
+        return Err(parameters.refuse("factor", format!("dynamic scaling needs more than 2 turned dimensions in a head; there are {}", turn.dim)));
+    }
+    Ok(Rope { frequencies: Frequencies::Dynamic { theta: turn.theta, factor, trained }, ..plain(turn.dim, turn.theta) })
 }
 
 /// YaRN (Peng et al. 2023): low frequencies are stretched by the factor, high ones are left, those between are mixed.
@@ -123,7 +188,9 @@ fn yarn(parameters: &Json, config: &Json, theta: f64, turn: &Turn) -> Result<Rop
         _ => scale(1.),
     };
     let border = |turns: f64| dim * (trained / (turns * 2. * PI)).ln() / (2. * theta.ln());
-    let (mut low, mut high) = (border(parameters.f64("beta_fast")?.unwrap_or(32.)), border(parameters.f64("beta_slow")?.unwrap_or(1.)));
+    // A zero counts as absent, as in the reference.
+    let beta = |field, default| Ok::<_, LoadError>(parameters.f64(field)?.filter(|beta| *beta != 0.).unwrap_or(default));
+    let (mut low, mut high) = (border(beta("beta_fast", 32.)?), border(beta("beta_slow", 1.)?));
     if parameters.bool("truncate")?.unwrap_or(true) {
         (low, high) = (low.floor(), high.ceil());
     }
@@ -180,3 +247,7 @@ fn llama3(parameters: &Json, config: &Json, theta: f64, turn: &Turn) -> Result<R
     };
     Ok(fixed(turn.dim, Rope::plain(turn.dim, theta).into_iter().map(stretch).collect(), 1.))
 }
+
+#[cfg(test)]
+#[path = "rope_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ pub(crate) use linear::LinearOp;
 pub(crate) use mlp::activate;
 pub(crate) use norm::NormOp;
 
-use super::Place;
+use super::{Limits, Place};
 use crate::network::{LoadError, Network, Rope};
 use crate::ragged::Packed;
 use batch::Batch;
@@ -30,9 +30,7 @@ pub struct TensorExecutor {
     norm: Option<NormOp>,
     /// Those that differ; layers refer to them by index.
     ropes: Vec<Arc<Rope>>,
-    vocabulary: usize,
-    max_tokens: usize,
-    adapters: usize,
+    limits: Limits,
     place: Place,
 }
 
@@ -57,9 +55,7 @@ impl TensorExecutor {
             order,
             norm: network.norm.as_ref().map(|norm| NormOp::new(norm, place)).transpose()?,
             ropes,
-            vocabulary: network.vocabulary(),
-            max_tokens: network.max_tokens,
-            adapters: network.adapters,
+            limits: Limits::of(network),
             place: place.clone(),
         })
     }
@@ -75,7 +71,7 @@ impl TensorExecutor {
     /// # Errors
     /// Ids outside the vocabulary, texts that are empty or too long, an adapter that there is not, a device that fails or is full.
     pub fn run(&self, batch: &Packed) -> Result<Tensor> {
-        self.check(batch)?;
+        self.limits.check(batch)?;
         let batch = Batch::new(batch, &self.ropes, &self.place)?;
         let mut x = self.embeddings.forward(&batch)?;
         for index in &self.order {
@@ -85,21 +81,6 @@ impl TensorExecutor {
             x = norm.forward(&x)?;
         }
         batch.restore(&x.to_dtype(DType::F32)?)
-    }
-
-    fn check(&self, batch: &Packed) -> Result<()> {
-        if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.vocabulary) {
-            candle_core::bail!("token id {id} is outside the vocabulary of {}", self.vocabulary)
-        }
-        if let Some(adapter) = batch.adapters.iter().flatten().find(|adapter| **adapter >= self.adapters) {
-            candle_core::bail!("adapter {adapter} of {}", self.adapters)
-        }
-        // Without layers nothing is asked of a text's neighbours: it may be empty.
-        let least = usize::from(!self.order.is_empty());
-        match batch.segments.ranges().map(|rows| rows.len()).find(|len| !(least..=self.max_tokens).contains(len)) {
-            Some(len) => candle_core::bail!("a text of {len} tokens; the model takes {least} to {}", self.max_tokens),
-            None => Ok(()),
-        }
     }
 }
 

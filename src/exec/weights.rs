@@ -39,10 +39,7 @@ impl Place {
     /// # Errors
     /// As `tensor`.
     pub fn tensor_with(&self, weight: &Weight, change: impl Fn(f32) -> f32) -> Result<Tensor, LoadError> {
-        let mut numbers = decode(weight);
-        if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
-            return Err(weight.refuse(format!("holds {} at index {at}", numbers[at])));
-        }
+        let mut numbers = numbers(weight)?;
         numbers.iter_mut().for_each(|number| *number = change(*number));
         let limit = match self.dtype {
             network::DType::F32 => f32::MAX,
@@ -57,10 +54,25 @@ impl Place {
     }
 }
 
+/// The numbers of a weight in f32, every one of them finite.
+///
+/// # Errors
+/// A number that is not, or blocks that cannot be read.
+pub(super) fn numbers(weight: &Weight) -> Result<Vec<f32>, LoadError> {
+    let numbers = decode(weight)?;
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(at) => Err(weight.refuse(format!("holds {} at index {at}", numbers[at]))),
+        None => Ok(numbers),
+    }
+}
+
 /// The numbers of a weight in f32, which holds the three usual stored formats exactly. The bytes may lie at any address.
-pub(crate) fn decode(weight: &Weight) -> Vec<f32> {
+///
+/// # Errors
+/// Blocks that cannot be read.
+fn decode(weight: &Weight) -> Result<Vec<f32>, LoadError> {
     let bytes = weight.bytes();
-    match weight.stored() {
+    Ok(match weight.stored() {
         Stored::F64 => bytes.as_chunks().0.iter().map(|number| f64::from_le_bytes(*number) as f32).collect(),
         Stored::F32 => bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect(),
         Stored::Bf16 => bytes.as_chunks().0.iter().map(|number| bf16::from_le_bytes(*number).to_f32()).collect(),
@@ -69,5 +81,6 @@ pub(crate) fn decode(weight: &Weight) -> Vec<f32> {
         Stored::I32 => bytes.as_chunks().0.iter().map(|number| i32::from_le_bytes(*number) as f32).collect(),
         Stored::I8 => bytes.iter().map(|number| f32::from(*number as i8)).collect(),
         Stored::U8 => bytes.iter().map(|number| f32::from(*number)).collect(),
-    }
+        Stored::Blocks(blocks) => blocks.decode(bytes).map_err(|error| weight.refuse(format!("cannot be read as {blocks:?}: {error}")))?,
+    })
 }

@@ -1,6 +1,6 @@
 //! From ids to the first hidden state.
 
-use super::{Linear, LowRank, Norm, Weight};
+use super::{Linear, Norm, Weight};
 use std::sync::Arc;
 
 /// `projection(norm(scale * tokens[id] + positions[place] + token_type))`; what is absent is left out.
@@ -13,8 +13,17 @@ pub struct Embeddings {
     /// `[types, E]`; a text served here is always the first sentence, so row 0.
     pub token_types: Option<Weight>,
     pub norm: Option<Norm>,
-    /// `[C, E]`, for embeddings narrower than the network (ALBERT, ELECTRA); without it `E = C`.
-    pub projection: Option<Linear>,
+    /// For embeddings narrower than the network (ALBERT, ELECTRA); without it `E = C`.
+    pub projection: Option<Projection>,
+}
+
+/// From the width of the embeddings to that of the network.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    /// `[C, E]`.
+    pub linear: Linear,
+    /// Behind it (DeBERTa).
+    pub norm: Option<Norm>,
 }
 
 /// One row of width `E` per token id.
@@ -26,8 +35,20 @@ pub struct TokenTable {
     pub map: Option<Arc<[u32]>>,
     /// A factor per id, `[V]` (model2vec).
     pub weights: Option<Weight>,
-    /// One per adapter of the network, or none: `down` is `[rank, V]`, `up` is `[E, rank]`.
-    pub adapters: Vec<LowRank>,
+    /// One per adapter of the network, or none.
+    pub adapters: Vec<RowDelta>,
+}
+
+/// A delta on the rows of a table, for the texts that choose it: `scale * down[id] up`. Stored like the table, unlike a `LowRank`.
+#[derive(Debug, Clone)]
+pub struct RowDelta {
+    /// `[V, rank]`.
+    pub down: Weight,
+    /// `[rank, E]`.
+    pub up: Weight,
+    pub scale: f64,
+    /// The same for the token type, added to every token: `down` `[types, rank]`, of which row 0 counts, and `up` `[rank, E]`.
+    pub token_type: Option<(Weight, Weight)>,
 }
 
 /// Learned absolute positions.

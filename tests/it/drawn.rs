@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use vecmill::network::{
     Activation, Attention, Convolution, Disentangled, Embeddings, Expert, Experts, Frequencies, Layer, Linear, LoadError, LowRank, Mask, Mlp,
-    Network, Norm, NormKind, Norms, Pairing, PositionBias, Positions, QkNorm, Rope, TokenTable, Weight,
+    Network, Norm, NormKind, Norms, Pairing, PositionBias, Positions, Projection, QkNorm, Rope, RowDelta, TokenTable, Weight,
 };
 
 pub const VOCABULARY: usize = 50;
@@ -20,6 +20,7 @@ pub const WORDS: &[&str] = &[
     "norm without bias",
     "norms before",
     "norms inside",
+    "norms nested",
     "norms after",
     "final norm",
     "positions",
@@ -27,6 +28,7 @@ pub const WORDS: &[&str] = &[
     "token types",
     "embedding norm",
     "embedding projection",
+    "embedding projection norm",
     "embedding scale",
     "token map",
     "token weights",
@@ -55,6 +57,7 @@ pub const WORDS: &[&str] = &[
     "shared layer",
     "convolution",
     "adapters",
+    "adapted token type",
     "no layers",
 ];
 
@@ -141,6 +144,11 @@ impl Draw {
         (0..ADAPTERS).map(|_| Ok(LowRank { down: self.weight(&[rank, into])?, up: self.weight(&[out, rank])?, scale: 0.7 })).collect()
     }
 
+    fn row_delta(&mut self, width: usize) -> Result<RowDelta, LoadError> {
+        let token_type = if self.met("adapted token type", 2) { Some((self.weight(&[2, 2])?, self.weight(&[2, width])?)) } else { None };
+        Ok(RowDelta { down: self.weight(&[VOCABULARY, 3])?, up: self.weight(&[3, width])?, scale: 0.7, token_type })
+    }
+
     fn norm(&mut self, width: usize) -> Result<Norm, LoadError> {
         let kind = self.of(&NormKind::ALL);
         self.word(match kind {
@@ -160,10 +168,11 @@ impl Draw {
         let mut norms = Norms {
             before: self.maybe_norm("norms before", width)?,
             inside: self.maybe_norm("norms inside", width)?,
+            nested: if self.met("norms nested", 5) { Some(self.norm(width)?) } else { None },
             after: self.maybe_norm("norms after", width)?,
         };
         // Without any, numbers would grow from layer to layer until rounding decided the softmax.
-        if norms.before.is_none() && norms.inside.is_none() && norms.after.is_none() {
+        if norms.before.is_none() && norms.inside.is_none() && norms.nested.is_none() && norms.after.is_none() {
             self.word("norms after");
             norms.after = Some(self.norm(width)?);
         }
@@ -201,13 +210,17 @@ impl Draw {
 
     fn embeddings(&mut self, width: usize) -> Result<Embeddings, LoadError> {
         let inner = if self.met("embedding projection", 3) { 4 + 2 * self.below(4) } else { width };
-        let projection = if inner == width { None } else { Some(self.linear(width, inner)?) };
+        let projection = if inner == width {
+            None
+        } else {
+            Some(Projection { linear: self.linear(width, inner)?, norm: self.maybe_norm("embedding projection norm", width)? })
+        };
         let mut tokens = TokenTable::new(self.weight(&[VOCABULARY, inner])?);
         if self.met("token map", 4) {
             tokens.rows = self.weight(&[7, inner])?;
             tokens.map = Some((0..VOCABULARY).map(|_| self.below(7) as u32).collect());
         } else if self.adapted {
-            tokens.adapters = self.low_rank(inner, VOCABULARY)?;
+            tokens.adapters = (0..ADAPTERS).map(|_| self.row_delta(inner)).collect::<Result<_, _>>()?;
         }
         if self.met("token weights", 4) {
             tokens.weights = Some(self.weight(&[VOCABULARY])?);
@@ -255,13 +268,13 @@ impl Draw {
         } else {
             None
         };
-        Ok(Layer {
-            attention: self.attention(width, heads, head_dim, rope)?,
-            attention_norms: self.norms(width)?,
-            mlp: self.mlp(width)?,
-            mlp_norms: self.norms(width)?,
-            convolution,
-        })
+        let (attention, attention_norms) = (self.attention(width, heads, head_dim, rope)?, self.norms(width)?);
+        let (mlp, mut mlp_norms) = (self.mlp(width)?, self.norms(width)?);
+        // The next attention must find a norm before it, for the same reason.
+        if attention_norms.before.is_none() && mlp_norms.after.is_none() {
+            mlp_norms.after = Some(self.norm(width)?);
+        }
+        Ok(Layer { attention, attention_norms, mlp, mlp_norms, convolution })
     }
 
     fn attention(&mut self, width: usize, heads: usize, head_dim: usize, rope: &Option<Arc<Rope>>) -> Result<Attention, LoadError> {

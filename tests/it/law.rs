@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 use std::collections::HashSet;
-use vecmill::exec::{Place, tensor::TensorExecutor};
+use vecmill::exec::{Place, host::HostExecutor, tensor::TensorExecutor};
+use vecmill::kernels::host::{Cpu, pool::Team};
 use vecmill::network::Activation;
 use vecmill::ragged::{Packed, Tokens};
 
@@ -78,7 +79,9 @@ fn a_batch_equals_its_texts_alone_for_every_checkpoint() {
     for dir in vecmill::encoders::architectures().flat_map(tiny) {
         let (model, worst) = (Model::load(&dir), RefCell::new(0f32));
         let info = &model.loaded.info;
-        let outcome = runner(40).run(&texts(info.vocabulary, info.max_tokens, 0), |texts| {
+        // A table of static embeddings sets no end to a text.
+        let longest = info.max_tokens.min(600);
+        let outcome = runner(40).run(&texts(info.vocabulary, longest, info.adapters.len()), |texts| {
             for (text, vector) in texts.iter().zip(model.vectors(&texts)) {
                 compare(&vector, &model.vectors(std::slice::from_ref(text))[0], MAX_ABS, &worst)?;
             }
@@ -87,4 +90,48 @@ fn a_batch_equals_its_texts_alone_for_every_checkpoint() {
         outcome.unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
         println!("{}: a text in a batch differs by at most {:.3e}", dir.file_name().expect("named").display(), *worst.borrow());
     }
+}
+
+#[test]
+fn both_executors_agree_and_the_fused_one_does_not_depend_on_batch_or_threads() {
+    let Some(cpu) = Cpu::best() else { return tensor_executor_only() };
+    let (worst, fused, teams) = (RefCell::new(0f32), RefCell::new(HashSet::new()), [Team::alone(), Team::of(3)]);
+    let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
+    let outcome = runner(200).run(&(drawn::seeds(), texts(VOCABULARY, MAX_TOKENS, 0)), |(seed, texts)| {
+        let drawn = drawn::draw(seed).map_err(|error| failed(&error))?;
+        if vecmill::exec::host::supports(&drawn.network).is_err() {
+            return Ok(());
+        }
+        fused.borrow_mut().extend(drawn.words);
+        let tensor = TensorExecutor::new(&drawn.network, &Place::reference()).map_err(|error| failed(&error))?;
+        let host = HostExecutor::new(&drawn.network, cpu).map_err(|error| failed(&error))?;
+        let batch = Packed::new(&texts);
+        let want = tensor.run(&batch).and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>()).map_err(|error| failed(&error))?;
+        let [got, twin] = teams.each_ref().map(|team| host.run_with(&batch, team));
+        let (got, twin) = (got.map_err(|error| failed(&error))?, twin.map_err(|error| failed(&error))?);
+        prop_assert!(got == twin, "the number of threads changes the numbers");
+        for (got, want) in got.chunks(drawn.network.width).zip(want.chunks(drawn.network.width)) {
+            compare(got, want, RANDOM_MAX_ABS, &worst)?;
+        }
+        let mut rows = got.as_slice();
+        for text in &texts {
+            let alone = host.run_with(&Packed::new([text]), &teams[0]).map_err(|error| failed(&error))?;
+            let (own, rest) = rows.split_at(alone.len());
+            prop_assert!(own == alone, "the batch changes the numbers");
+            rows = rest;
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    let beyond = ["adapters", "convolution", "disentangled c2p", "disentangled p2c", "disentangled log"];
+    let missing: Vec<_> = WORDS.iter().filter(|word| !beyond.contains(word) && !fused.borrow().contains(*word)).collect();
+    assert!(missing.is_empty(), "never drawn for the fused executor: {missing:?}");
+    println!("random networks: the executors differ by at most {:.3e}", *worst.borrow());
+}
+
+/// Where the machine lacks what the fused executor needs, the network goes to the tensor executor.
+fn tensor_executor_only() {
+    let drawn = drawn::draw(1).unwrap_or_else(|error| panic!("{error}"));
+    let executor = vecmill::exec::Executor::new(&drawn.network, &Place::reference()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(executor.name(), "tensor");
 }

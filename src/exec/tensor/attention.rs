@@ -180,8 +180,9 @@ impl BiasOp {
 
     fn weight_bytes(&self) -> usize {
         match self {
-            Self::None => 0,
-            Self::Alibi(tensor) | Self::Buckets { table: tensor, .. } => bytes(tensor),
+            // Slopes are no weights: they are computed, and always in f32.
+            Self::None | Self::Alibi(_) => 0,
+            Self::Buckets { table, .. } => bytes(table),
             Self::Disentangled { key, query, .. } => [key, query].into_iter().flatten().map(bytes).sum(),
         }
     }

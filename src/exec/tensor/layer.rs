@@ -50,24 +50,29 @@ impl LayerOp {
 struct NormsOp {
     before: Option<NormOp>,
     inside: Option<NormOp>,
+    nested: Option<NormOp>,
     after: Option<NormOp>,
 }
 
 impl NormsOp {
     fn new(norms: &Norms, place: &Place) -> std::result::Result<Self, LoadError> {
         let norm = |norm: &Option<_>| norm.as_ref().map(|norm| NormOp::new(norm, place)).transpose();
-        Ok(Self { before: norm(&norms.before)?, inside: norm(&norms.inside)?, after: norm(&norms.after)? })
+        Ok(Self { before: norm(&norms.before)?, inside: norm(&norms.inside)?, nested: norm(&norms.nested)?, after: norm(&norms.after)? })
     }
 
-    /// `after(x + inside(part(before(x))))`.
+    /// `after(x + inside(part(before(x))))`, or `after(x + nested(x + inside(part(before(x)))))`.
     fn around(&self, x: &Tensor, part: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let apply = |norm: &Option<NormOp>, x: Tensor| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
         let y = part(&apply(&self.before, x.clone())?)?;
-        apply(&self.after, (x + apply(&self.inside, y)?)?)
+        let mut y = apply(&self.inside, y)?;
+        if let Some(nested) = &self.nested {
+            y = nested.forward(&(x + y)?)?;
+        }
+        apply(&self.after, (x + y)?)
     }
 
     fn weight_bytes(&self) -> usize {
-        [&self.before, &self.inside, &self.after].into_iter().flatten().map(NormOp::weight_bytes).sum()
+        [&self.before, &self.inside, &self.nested, &self.after].into_iter().flatten().map(NormOp::weight_bytes).sum()
     }
 }
 

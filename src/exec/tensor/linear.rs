@@ -15,13 +15,13 @@ pub(crate) struct LinearOp {
 }
 
 /// A delta: `(x down^T) up^T`, the scale being part of `up`.
-pub(super) struct LowRankOp {
+struct LowRankOp {
     down: Tensor,
     up: Tensor,
 }
 
 impl LowRankOp {
-    pub(super) fn new(delta: &LowRank, place: &Place) -> std::result::Result<Self, LoadError> {
+    fn new(delta: &LowRank, place: &Place) -> std::result::Result<Self, LoadError> {
         let up = (place.tensor(&delta.up)? * delta.scale).map_err(device)?;
         Ok(Self { down: place.tensor(&delta.down)?, up })
     }
@@ -31,12 +31,7 @@ impl LowRankOp {
         x.matmul(&self.down.t()?)?.matmul(&self.up.t()?)
     }
 
-    /// The delta of an embedding table for the rows of `ids`: `down` holds a column per id.
-    pub(super) fn rows_of(&self, ids: &Tensor) -> Result<Tensor> {
-        self.down.index_select(ids, 1)?.t()?.matmul(&self.up.t()?)
-    }
-
-    pub(super) fn weight_bytes(&self) -> usize {
+    fn weight_bytes(&self) -> usize {
         bytes(&self.down) + bytes(&self.up)
     }
 }

@@ -121,3 +121,29 @@ pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::Tanh => x.tanh(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn each_activation_is_its_definition() -> Result<()> {
+        // x = 1 and x = -2, to more digits than f32 has.
+        for (activation, want) in [
+            (Activation::Identity, [1., -2.]),
+            (Activation::Gelu, [0.841_344_746, -0.045_500_264]),
+            (Activation::GeluTanh, [0.841_191_991, -0.045_402_306]),
+            (Activation::Relu, [1., 0.]),
+            (Activation::Sigmoid, [0.731_058_579, 0.119_202_922]),
+            (Activation::Silu, [0.731_058_579, -0.238_405_844]),
+            (Activation::Tanh, [0.761_594_156, -0.964_027_58]),
+        ] {
+            let got = activate(&Tensor::new(&[1f32, -2.], &Device::Cpu)?, activation)?.to_vec1::<f32>()?;
+            for (got, want) in got.iter().zip(want) {
+                assert!((f64::from(*got) - want).abs() < 1e-7, "{activation:?}: {got} instead of {want}");
+            }
+        }
+        Ok(())
+    }
+}
