@@ -30,7 +30,7 @@ impl Alias {
     /// The sentence that says which part the model cannot give.
     pub fn check(&self, model: &Model, loaded: &Loaded) -> Result<(), String> {
         let named = |what: &str, error: String| format!("[aliases] {:?}: {what} {error}", self.name);
-        if let Err(names) = model.prompt(&loaded.info, self.prompt.as_deref()) {
+        if let Err(names) = model.role(&loaded.info, self.prompt.as_deref()) {
             return Err(named(
                 "prompt",
                 format!("{:?} is not among the model's, which are {}", self.prompt.as_deref().unwrap_or(""), names.0.join(", ")),
