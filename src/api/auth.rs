@@ -35,6 +35,7 @@ pub(super) fn caller(api: &Api, seen: &Seen, key: Option<&Key>) -> Caller {
     Caller {
         client: key.map_or_else(rand::random, Key::number),
         weight: key.map_or(1, |key| key.weight),
+        bulk: false,
         pass: seen.pass().cloned(),
         deadline: seen.arrived + api.options.deadline,
     }

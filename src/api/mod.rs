@@ -1,6 +1,7 @@
 //! HTTP: the route table, the stack around it, and the limits of both. Never a tensor, never the store.
 
 use crate::service::books::Books;
+use crate::service::jobs::Lines;
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -15,6 +16,7 @@ mod connection;
 pub mod embedder;
 mod health;
 mod lifecycle;
+mod lines;
 mod live;
 mod native;
 mod observe;
@@ -48,6 +50,8 @@ pub struct Options {
     pub linger_bytes: usize,
     /// Connections served at once. A few more are answered 429, and any beyond those are closed unanswered.
     pub max_connections: usize,
+    /// The server's address as clients see it; `None` = as the request names it.
+    pub public_url: Option<String>,
     /// How long running requests may go on after a shutdown was asked for.
     pub drain_timeout: Duration,
 }
@@ -67,6 +71,7 @@ impl Default for Options {
             linger_bytes: 128 << 20,
             // Shells commonly allow 1024 file descriptors.
             max_connections: 900,
+            public_url: None,
             drain_timeout: Duration::from_secs(60),
         }
     }
@@ -82,6 +87,11 @@ pub struct Api {
 }
 
 impl Api {
+    /// What answers the lines of batch jobs: the same path as live requests.
+    pub fn lines(&self) -> Arc<dyn Lines> {
+        Arc::new(lines::ApiLines { embedder: self.embedder.clone(), max_texts: self.options.max_texts })
+    }
+
     /// An API in front of `embedder`, with the server's books.
     pub fn new(embedder: Arc<dyn Embedder>, books: Arc<Books>, options: Options) -> Self {
         let held = body::HeldBytes::new(options.max_held_bytes);
@@ -93,9 +103,14 @@ type Shared = axum::extract::State<Arc<Api>>;
 
 /// The routes, each with and without a slash at its end, and the stack around them.
 pub fn router(api: Arc<Api>) -> Router {
-    let routes: [(&str, MethodRouter<Arc<Api>>); 10] = [
+    let routes: [(&str, MethodRouter<Arc<Api>>); 15] = [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
+        ("/v1/inference/batch", get(native::batch::list).post(native::batch::submit).fallback(|| async { reply::wrong_method("GET, HEAD, POST") })),
+        ("/v1/inference/batch/{id}", only_get(native::batch::status)),
+        ("/v1/inference/batch/{id}/cancel", only_post(native::batch::cancel)),
+        ("/v1/inference/batch/{id}/output", only_get(native::results::output)),
+        ("/v1/inference/batch/{id}/errors", only_get(native::results::errors)),
         ("/v1/accounting/usage", only_get(native::accounting::list)),
         ("/v1/accounting/usage/summary", only_get(native::accounting::summary)),
         ("/v1/me", only_get(native::keys::me)),

@@ -46,13 +46,17 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
 
     let (failed, mut loading_failed) = oneshot::channel();
+    let (loaded, may_work) = oneshot::channel();
     let loader = service.clone();
     let (models, hub) = (resolved.models.clone(), resolved.hub.clone());
     let budgets = resolved.budget_bytes();
     tokio::spawn(async move {
         match start::load_all(&loader, models, &hub, budgets).await {
-            // The one line on stdout: whoever started us waits for it.
-            Ok(()) => println!("listening on http://{address}"),
+            Ok(()) => {
+                let _ = loaded.send(());
+                // The one line on stdout: whoever started us waits for it.
+                println!("listening on http://{address}");
+            }
             Err(error) => drop(failed.send(error)),
         }
     });
@@ -60,7 +64,15 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
     let api = Arc::new(api::Api::new(service.clone(), books.clone(), resolved.api));
-    let mut server = tokio::spawn(api::serve(listener, api, async move { stopped.notified().await }));
+    let mut server = tokio::spawn(api::serve(listener, api.clone(), async move { stopped.notified().await }));
+    let working = tokio::spawn({
+        let (jobs, lines) = (books.jobs.clone(), api.lines());
+        async move {
+            if may_work.await.is_ok() {
+                jobs.run(lines).await;
+            }
+        }
+    });
     let watched = books.clone();
     tokio::spawn(async move { tokio::join!(watched.keys.watch(), watched.usage.run()) });
     tokio::select! {
@@ -70,6 +82,9 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
         _ = terminate.recv() => tracing::info!("SIGTERM: finishing what is admitted"),
         _ = interrupt.recv() => tracing::info!("interrupted: finishing what is admitted; again to stop at once"),
     }
+    // Jobs stop first: what is not written down is done again by the next server, and live requests have the device to themselves.
+    working.abort();
+    books.jobs.release().await;
     stop.notify_one();
     tokio::select! {
         result = &mut server => result.context("the listener ended")?.context("the listener failed")?,
@@ -101,7 +116,7 @@ async fn open_books(resolved: &Resolved) -> anyhow::Result<Books> {
         }
         None => Arc::new(Access::keys(Vec::new())),
     };
-    Ok(Books::open(store, access, resolved.no_auth, resolved.limits).await?)
+    Ok(Books::open(store, access, resolved.books).await?)
 }
 
 /// Follows the keys file for as long as the server lives.

@@ -18,8 +18,7 @@ pub struct Resolved {
     pub keys: Option<PathBuf>,
     pub no_auth: bool,
     pub store: Place,
-    pub limits: service::limits::Options,
-    pub public_url: Option<String>,
+    pub books: service::books::Options,
     pub hub: hub::Options,
     pub threads: usize,
     pub engine: engine::Options,
@@ -89,7 +88,8 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
             engine.max_queue_tokens
         ));
     }
-    if let Some(url) = &said.public_url
+    let public_url = said.public_url.clone();
+    if let Some(url) = &public_url
         && !(url.starts_with("http://") || url.starts_with("https://"))
     {
         return impossible(format!("--public-url {url:?} must begin with http:// or https://"));
@@ -97,16 +97,19 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
     Ok(Resolved {
         models: models(&said, &load)?,
         listen,
-        keys: said.keys,
+        keys: said.keys.clone(),
         no_auth,
         store: resolve_store(&said.store, env)?,
-        limits: limits::resolve(said.rate_limits.as_ref())?,
-        public_url: said.public_url,
+        books: service::books::Options {
+            stays_open: no_auth,
+            limits: limits::resolve(said.rate_limits.as_ref())?,
+            jobs: jobs(&said, max_body_bytes)?,
+        },
         hub,
         threads,
         engine,
         service,
-        api: api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, deadline, ..api::Options::default() },
+        api: api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, deadline, public_url, ..api::Options::default() },
         log: resolve_log(&said.log)?,
     })
 }
@@ -140,6 +143,24 @@ impl Resolved {
     pub fn summary(&self) -> String {
         let hub = hub::Options { hf_token: self.hub.hf_token.as_ref().map(|_| "***".to_owned()), ..self.hub.clone() };
         format!("{:?}", Self { hub, ..self.clone() })
+    }
+}
+
+/// What batch jobs may ask.
+fn jobs(said: &Said, max_line_bytes: usize) -> Result<service::jobs::Options, ConfigError> {
+    let default = service::jobs::Options::default();
+    let options = service::jobs::Options {
+        max_lines: said.max_job_lines.unwrap_or(default.max_lines),
+        max_file_bytes: said.max_file_bytes.map_or(default.max_file_bytes, |bytes| bytes.as_u64()),
+        max_line_bytes,
+        keep: said.keep_files_days.map_or(default.keep, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
+        ..default
+    };
+    match [("max-job-lines", options.max_lines as u64), ("max-file-bytes", options.max_file_bytes), ("keep-files-days", options.keep.as_secs())] {
+        limits if limits.iter().all(|(_, limit)| *limit > 0) => Ok(options),
+        limits => {
+            impossible(limits.iter().filter(|(_, limit)| *limit == 0).map(|(name, _)| format!("--{name} must be at least 1")).collect::<String>())
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! What must survive a restart: keys, usage, jobs, files. The only room that knows SQL; SQLite and PostgreSQL run the same statements.
 
 pub mod audit;
+pub mod files;
+pub mod jobs;
 pub mod keys;
 mod schema;
+pub mod segments;
 pub mod usage;
 
 use rand::TryRng as _;
@@ -146,11 +149,16 @@ impl Store {
         from_hex(&value).ok_or(StoreError::Corrupt { what: "a secret", value: "***".to_owned() })
     }
 
-    /// The words in which the two databases differ: `{now}` is the time in milliseconds by the database's clock, `{lock}` takes the rows of a
-    /// SELECT for this transaction and passes over those that another one has.
+    /// The words in which the two databases differ: `{now}` is the time in milliseconds by the database's clock, `{lock}` takes the rows of `s`
+    /// in a SELECT for this transaction and passes over those that another one has.
     fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
+        self.sql_text(text)
+    }
+
+    /// The same for a text put together of such literals; values are bound, never written into it.
+    fn sql_text(&self, text: &str) -> AssertSqlSafe<String> {
         let (now, lock) = if self.postgres {
-            ("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", "FOR UPDATE SKIP LOCKED")
+            ("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", "FOR UPDATE OF s SKIP LOCKED")
         } else {
             // Its writers come one after the other: BEGIN IMMEDIATE is the lock.
             ("CAST(unixepoch('subsec') * 1000 AS INTEGER)", "")

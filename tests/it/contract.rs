@@ -9,6 +9,7 @@ use vecmill::service::access::Access;
 
 mod accounting;
 mod api_keys;
+mod batch;
 mod edges;
 mod keys;
 mod limits;

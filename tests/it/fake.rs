@@ -58,6 +58,10 @@ impl Embedder for Fake {
         Some(Found { slug: (*slug).to_owned(), input_type, state: state(slug), embeds_empty: *slug == "fake/empty" })
     }
 
+    fn batch_tokens(&self) -> usize {
+        64
+    }
+
     fn list(&self) -> Vec<ModelItem> {
         MODELS.iter().map(|slug| item(slug)).collect()
     }
@@ -204,9 +208,11 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let books = runtime.block_on(async {
             let store = Store::open(&Place::Memory).await.unwrap();
-            Arc::new(Books::open(store, Arc::new(access), false, limits).await.unwrap())
+            Arc::new(Books::open(store, Arc::new(access), vecmill::service::books::Options { limits, ..Default::default() }).await.unwrap())
         });
+        let jobs = books.jobs.clone();
         let api = Arc::new(Api::new(Arc::new(fake), books, options));
+        runtime.spawn(jobs.run(api.lines()));
         let thread = std::thread::spawn(move || {
             let served = runtime.block_on(vecmill::api::serve(listener, api, async move {
                 let _ = stopped.await;

@@ -4,7 +4,7 @@ use super::resolve;
 use crate::api::embedder::{Ask, Found};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
-use crate::service::access::{Key, MODELS_USE};
+use crate::service::access::MODELS_USE;
 use crate::service::usage::Used;
 use crate::service::{Embedded, Timing};
 use crate::telemetry;
@@ -35,7 +35,7 @@ pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>,
     let running = InFlight::new(&found.slug);
     let embedded = api.embedder.embed(ask, caller).await?;
     drop((running, hold));
-    account(&found.slug, key.as_deref(), &embedded);
+    account(&found.slug, key.as_ref().map_or(auth::DEFAULT, |key| &key.tenant), &embedded);
     let tokens = embedded.items.iter().map(|item| item.tokens).sum();
     api.books.usage.note(key.as_deref(), &found.slug, Used { texts: embedded.items.len(), tokens, took: seen.arrived.elapsed() });
     let timing = embedded.timing;
@@ -74,7 +74,7 @@ async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
 }
 
 /// The prompt named by the field or by the model's name; both may say the same.
-fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
+pub(in crate::api) fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
     match (&asked.input_type, &found.input_type) {
         (Some(field), Some(name)) if field != name => {
             Err(Fault::field("input_type", format!("contradicts the model's name, which ends in `:{name}`")))
@@ -90,10 +90,10 @@ fn server_timing(timing: &Timing) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
-fn account(slug: &str, key: Option<&Key>, embedded: &Embedded) {
+pub(in crate::api) fn account(slug: &str, tenant: &str, embedded: &Embedded) {
     let tokens: usize = embedded.items.iter().map(|item| item.tokens).sum();
     let cut = embedded.items.iter().filter(|item| item.original_tokens.is_some()).count();
-    telemetry::TOKENS_TOTAL.add([slug, "input", key.map_or("default", |key| &key.tenant)], tokens as u64);
+    telemetry::TOKENS_TOTAL.add([slug, "input", tenant], tokens as u64);
     telemetry::TRUNCATED.add([slug], cut as u64);
     telemetry::TOKENIZE_SECONDS.observe([slug], embedded.timing.tokenize.as_secs_f64());
     telemetry::QUEUE_SECONDS.observe([slug], embedded.timing.queue.as_secs_f64());
