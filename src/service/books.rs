@@ -40,8 +40,9 @@ impl Books {
     pub async fn open(store: Store, access: Arc<Access>, options: Options) -> store::Result<Self> {
         let keys = KeyBook::open(store.clone(), access.clone(), options.stays_open).await?;
         let jobs = Arc::new(Jobs::open(store.clone(), options.jobs).await?);
+        let store_if_shared = store.shared().then(|| store.clone());
         let usage = Usage::new(store.clone());
-        Ok(Self { store, access, keys, limiter: Limiter::new(options.limits), usage, jobs })
+        Ok(Self { store, access, keys, limiter: Limiter::new(options.limits, store_if_shared), usage, jobs })
     }
 }
 

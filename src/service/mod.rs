@@ -166,7 +166,7 @@ impl Service {
             tokens.iter().map(|tokens| ItemTokens { tokens: tokens.len(), original_tokens: tokens.truncated().then_some(tokens.original_len) });
         let items: Vec<ItemTokens> = items.collect();
         if let Some(pass) = &caller.pass {
-            pass.tokens(items.iter().map(|item| item.tokens).sum())?;
+            pass.tokens(items.iter().map(|item| item.tokens).sum()).await?;
         }
         let Caller { client, weight, bulk, deadline, .. } = caller;
         let work = Work { model: loaded.engine.model, client, weight, bulk, deadline, texts: tokens };

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod files;
 pub mod jobs;
 pub mod keys;
+mod limits;
 mod schema;
 pub mod segments;
 pub mod usage;

@@ -9,6 +9,7 @@ const STEPS: &[(&str, &str)] = &[
     ("keys", include_str!("schema/0001_keys.sql")),
     ("usage", include_str!("schema/0002_usage.sql")),
     ("jobs", include_str!("schema/0003_jobs.sql")),
+    ("rate counts", include_str!("schema/0004_rate_counts.sql")),
 ];
 
 /// What brings a store's tables up to date.

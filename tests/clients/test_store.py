@@ -1,6 +1,7 @@
 """Two servers on one real PostgreSQL: keys, revocation, usage, and a batch job that outlives one of them."""
 
 import base64
+import concurrent.futures
 import csv
 import io
 import json
@@ -52,6 +53,24 @@ def test_a_key_is_made_on_one_server_and_refused_on_the_other_within_a_second_of
             deadline = time.monotonic() + 1
             while client.get("/v1/models").status_code != 401:
                 assert time.monotonic() < deadline, "a second after it was revoked"
+
+
+def test_two_servers_count_one_limit_together(pair, admin):
+    with as_key(pair[0], admin) as one:
+        key = one.post("/v1/api-keys", json={"name": "limited", "requests_per_minute": 50}).json()["data"]["key"]
+    with as_key(pair[1], key) as client:
+        # Known to the other server too; this request counts.
+        deadline = time.monotonic() + 1
+        while client.get("/v1/models").status_code != 200:
+            assert time.monotonic() < deadline
+
+    def ask(n: int) -> int:
+        with as_key(pair[n % 2], key) as client:
+            return client.get("/v1/models").status_code
+
+    with concurrent.futures.ThreadPoolExecutor(64) as clients:
+        statuses = list(clients.map(ask, range(128)))
+    assert (statuses.count(200), statuses.count(429)) == (49, 79), statuses
 
 
 def test_two_servers_share_a_job_and_one_of_them_is_killed(pair, postgres, admin):

@@ -94,7 +94,7 @@ impl Fake {
         let dim = dimensions(&ask)?;
         let items = tokens(&ask)?;
         if let Some(pass) = &caller.pass {
-            pass.tokens(items.iter().map(|item| item.tokens).sum())?;
+            pass.tokens(items.iter().map(|item| item.tokens).sum()).await?;
         }
         let mut vectors: Vec<f32> = ask.texts.iter().flat_map(|text| vector(text, dim)).collect();
         match ask.texts[0].as_str() {

@@ -24,7 +24,7 @@ const STATES: [&str; 8] = ["validating", "in_progress", "finalizing", "cancellin
 
 /// Takes a job in.
 pub(in crate::api) async fn submit(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE))?;
+    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE)).await?;
     let base = results::base(&api, request.headers());
     let body::Held { bytes, hold } = body::read(&api, request).await?;
     let asked = SubmitRequest::parse(&bytes, api.books.jobs.options().max_inline_bytes)?;
@@ -48,7 +48,7 @@ pub(in crate::api) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE))?;
+    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let page = PageQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let status = parameters.iter().rfind(|(name, _)| name == "status").map_or("", |(_, value)| value);
@@ -67,7 +67,7 @@ pub(in crate::api) async fn list(
 
 /// One job.
 pub(in crate::api) async fn status(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE))?;
+    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
     let job = api.books.jobs.get(&id.map(|Path(id)| id).unwrap_or_default(), tenant, user).await?;
     Ok(reply::json(native_ok(&item(&api, &job, &results::base(&api, &headers)), &seen.id)))
@@ -75,7 +75,7 @@ pub(in crate::api) async fn status(api: Shared, Extension(seen): Extension<Seen>
 
 /// Asks a job to end.
 pub(in crate::api) async fn cancel(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE))?;
+    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
     let id = id.map(|Path(id)| id).unwrap_or_default();
     let job = api.books.jobs.cancel(&id, tenant, user, &auth::actor(key.as_ref())).await?;

@@ -24,7 +24,7 @@ const OFF_THREAD_BYTES: usize = 256 << 10;
 
 /// The handler.
 pub(in crate::api) async fn embed(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE))?;
+    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE)).await?;
     let body::Held { bytes, hold } = body::read(&api, request).await?;
     let asked = parse(&api, bytes).await?;
     let found = resolve(&api, key.as_deref(), &asked.model).inspect(|found| seen.note_model(&found.slug))?;

@@ -21,7 +21,7 @@ pub(in crate::api) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_LIST))?;
+    let key = auth::enter(&api, &seen, &headers, Some(MODELS_LIST)).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let query = ListQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let mut models = if query.any { api.embedder.list() } else { Vec::new() };
@@ -36,7 +36,7 @@ pub(in crate::api) async fn get(
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_LIST))?;
+    let key = auth::enter(&api, &seen, &headers, Some(MODELS_LIST)).await?;
     // A path that does not decode to UTF-8 names no model.
     let name = name.map(|Path(name)| name).unwrap_or_default();
     let name = name.trim_end_matches('/');

@@ -53,7 +53,7 @@ async fn find(api: &Api, seen: &Seen, id: Id, parameters: Parameters, (headers, 
         let good = until.parse().is_ok_and(|until| api.books.jobs.signed(&path(&id, name), until, signature));
         return if good { api.books.jobs.get_signed(&id).await } else { Err(Fault::AuthInvalid) };
     }
-    let key = auth::enter(api, seen, headers, Some(MODELS_USE))?;
+    let key = auth::enter(api, seen, headers, Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
     api.books.jobs.get(&id, tenant, user).await
 }

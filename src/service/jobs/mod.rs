@@ -228,8 +228,12 @@ impl Jobs {
             let mut ticks = tokio::time::interval(CLEAN_INTERVAL);
             loop {
                 ticks.tick().await;
-                if let Err(error) = self.store.remove_expired_files().await {
-                    tracing::error!(%error, "expired files cannot be removed");
+                let removed = match self.store.remove_expired_files().await {
+                    Ok(_) => self.store.remove_stale_counts().await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = removed {
+                    tracing::error!(%error, "what has expired cannot be removed from the store");
                 }
             }
         });
