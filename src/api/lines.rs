@@ -5,7 +5,7 @@ use super::native::{embed, resolve_within};
 use crate::service::jobs::{LineAnswer, LineCall, Lines};
 use crate::service::{Caller, Embedded};
 use crate::wire::request::{self, Limits};
-use crate::wire::response::{Vectors, native_embed};
+use crate::wire::response::{Vectors, native_embed, openai_embeddings};
 use crate::wire::{EmbedRequest, Fault};
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The urls that a line may have.
-pub(super) const URLS: [&str; 1] = ["/v1/inference/embed"];
+pub(super) const URLS: [&str; 3] = [NATIVE, "/v1/embeddings", "/oai/v1/embeddings"];
+/// The one whose answers have the native form.
+const NATIVE: &str = "/v1/inference/embed";
 /// How long a line waits when the server is busy, at most, before it tries again.
 const MOST_WAIT: Duration = Duration::from_secs(5);
 
@@ -82,7 +84,11 @@ impl ApiLines {
         let caller = Caller { client: call.owner.client, weight: call.owner.weight, bulk: true, pass: None, deadline: call.deadline };
         let embedded = self.embedder.embed(ask, caller).await?;
         embed::account(&found.slug, &call.owner.tenant, &embedded);
-        let body = write(&embedded, |vectors| native_embed(vectors, encoding, &model, &call.request_id))?;
+        let native = line.url == NATIVE;
+        let body = write(&embedded, |vectors| match native {
+            true => native_embed(vectors, encoding, &model, &call.request_id),
+            false => openai_embeddings(vectors, encoding, &model),
+        })?;
         let tokens = embedded.items.iter().map(|item| item.tokens).sum();
         Ok(LineAnswer { status: 200, body, model: Some(found.slug), texts: embedded.items.len(), tokens, took: Duration::ZERO })
     }

@@ -3,6 +3,7 @@
 use crate::service::books::Books;
 use crate::service::jobs::Lines;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -20,6 +21,7 @@ mod lines;
 mod live;
 mod native;
 mod observe;
+mod openai;
 mod reply;
 mod server;
 mod stream;
@@ -124,6 +126,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let with_slash = format!("{path}/");
         router.route(path, method.clone()).route(&with_slash, method)
     });
+    let router = openai_routes().into_iter().fold(router, |router, (path, method)| router.route(&path, method));
     router
         // One rule for `a%2Fb` and `a/b`: a wildcard takes raw slashes, and is percent-decoded.
         .route("/v1/models/{*slug}", only_get(native::models::get))
@@ -137,6 +140,24 @@ pub fn router(api: Arc<Api>) -> Router {
         // Outermost. Request id, trace, log line, metrics.
         .layer(from_fn(observe::observe))
         .with_state(api)
+}
+
+/// Files and batches, under the layer's own path and under `/v1`, where no native path has their names.
+fn openai_routes() -> Vec<(String, MethodRouter<Arc<Api>>)> {
+    let under = |base: &str| {
+        let files = get(openai::files::list).post(openai::files::create).layer(DefaultBodyLimit::disable());
+        let batches = get(openai::batches::list).post(openai::batches::create);
+        let file = get(openai::files::retrieve).delete(openai::files::delete);
+        [
+            (format!("{base}/files"), files.fallback(|| async { reply::wrong_method("GET, HEAD, POST") })),
+            (format!("{base}/files/{{id}}"), file.fallback(|| async { reply::wrong_method("GET, HEAD, DELETE") })),
+            (format!("{base}/files/{{id}}/content"), only_get(openai::files::content)),
+            (format!("{base}/batches"), batches.fallback(|| async { reply::wrong_method("GET, HEAD, POST") })),
+            (format!("{base}/batches/{{id}}"), only_get(openai::batches::retrieve)),
+            (format!("{base}/batches/{{id}}/cancel"), only_post(openai::batches::cancel)),
+        ]
+    };
+    ["/oai/v1", "/v1"].into_iter().flat_map(under).collect()
 }
 
 fn only_get<H: Handler<T, Arc<Api>>, T: 'static>(handler: H) -> MethodRouter<Arc<Api>> {

@@ -65,15 +65,38 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Makes a file visible.
+    /// Makes a file visible, with all that became known since it was begun.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn finish_file(&self, id: &str, bytes: i64, actor: &Actor) -> Result<()> {
+    pub async fn finish_file(&self, file: &FileRow, actor: &Actor) -> Result<()> {
         let mut tx = self.write().await?;
-        sqlx::query("UPDATE files SET ready = 1, bytes = $2 WHERE id = $1").bind(id).bind(bytes).execute(&mut *tx).await?;
-        self.note(&mut tx, actor, "file.create", id).await?;
+        let update = "UPDATE files SET ready = 1, bytes = $2, filename = $3, purpose = $4, expires_at = $5 WHERE id = $1";
+        let query = sqlx::query(update).bind(&file.id).bind(file.bytes).bind(&file.filename).bind(&file.purpose).bind(file.expires_ms);
+        query.execute(&mut *tx).await?;
+        self.note(&mut tx, actor, "file.create", &file.id).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Removes a file that was begun and is not wanted.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn discard_file(&self, id: &str) -> Result<()> {
+        let mut tx = self.write().await?;
+        for delete in ["DELETE FROM file_chunks WHERE file_id = $1", "DELETE FROM files WHERE id = $1"] {
+            sqlx::query(delete).bind(id).execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// True if a job that has not ended reads this file.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn file_is_read(&self, id: &str) -> Result<bool> {
+        let select = "SELECT 1 FROM jobs WHERE input_file_id = $1 AND status IN ('validating', 'in_progress', 'cancelling') LIMIT 1";
+        Ok(sqlx::query(select).bind(id).fetch_optional(&self.pool).await?.is_some())
     }
 
     /// A finished file, if it belongs to this user and has not expired.

@@ -181,7 +181,7 @@ fn files_are_read_by_range_and_end_when_they_expire() {
             store.add_chunk("file-1", &Chunk { seq: seq as i64, part: 0, data: data.to_vec() }).await.unwrap();
         }
         assert!(store.file("file-1", "t", "u").await.unwrap().is_none(), "not finished");
-        store.finish_file("file-1", bytes.len() as i64, &actor()).await.unwrap();
+        store.finish_file(&FileRow { bytes: bytes.len() as i64, ..file("file-1", None) }, &actor()).await.unwrap();
         assert_eq!(store.file("file-1", "t", "u").await.unwrap().unwrap().bytes, bytes.len() as i64);
         for (start, end) in
             [(0, bytes.len()), (5, 6), (CHUNK_BYTES - 3, CHUNK_BYTES + 3), (CHUNK_BYTES, CHUNK_BYTES * 2), (bytes.len() - 1, bytes.len())]
@@ -189,7 +189,7 @@ fn files_are_read_by_range_and_end_when_they_expire() {
             assert_eq!(store.file_range("file-1", start as i64, end as i64).await.unwrap(), bytes[start..end], "{start}..{end}");
         }
         store.begin_file(&file("file-2", Some(1))).await.unwrap();
-        store.finish_file("file-2", 0, &actor()).await.unwrap();
+        store.finish_file(&file("file-2", Some(1)), &actor()).await.unwrap();
         assert!(store.file("file-2", "t", "u").await.unwrap().is_none(), "expired");
         assert_eq!(store.remove_expired_files().await.unwrap(), 1);
         let query = FileQuery { tenant: "t".to_owned(), user: "u".to_owned(), limit: 10, ..FileQuery::default() };

@@ -4,6 +4,7 @@ pub mod accounting;
 pub mod batch;
 pub mod envelope;
 pub mod fault;
+pub mod files;
 pub mod keys;
 pub mod listing;
 pub mod object;

@@ -14,6 +14,7 @@ mod edges;
 mod keys;
 mod limits;
 mod models;
+mod openai_batch;
 
 const EMBED: &str = "/v1/inference/embed";
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
-pub(super) type Id = Result<Path<String>, PathRejection>;
+pub(in crate::api) type Id = Result<Path<String>, PathRejection>;
 
 /// Every state there is, for the listing's filter.
 const STATES: [&str; 8] = ["validating", "in_progress", "finalizing", "cancelling", "completed", "failed", "expired", "cancelled"];
@@ -83,12 +83,12 @@ pub(in crate::api) async fn cancel(api: Shared, Extension(seen): Extension<Seen>
 }
 
 /// Tenant and user of the caller.
-pub(super) fn who(key: Option<&Arc<Key>>) -> (&str, &str) {
+pub(in crate::api) fn who(key: Option<&Arc<Key>>) -> (&str, &str) {
     key.map_or((auth::DEFAULT, auth::DEFAULT), |key| (&key.tenant, &key.user))
 }
 
 /// The caller as the owner of a job or a file.
-fn owner(key: Option<&Key>) -> JobOwner {
+pub(in crate::api) fn owner(key: Option<&Key>) -> JobOwner {
     let word = |word: Option<&String>| word.map_or_else(|| auth::DEFAULT.to_owned(), String::clone);
     JobOwner {
         key_id: word(key.map(|key| &key.id)),

@@ -59,16 +59,22 @@ async fn find(api: &Api, seen: &Seen, id: Id, parameters: Parameters, (headers, 
 }
 
 async fn send(api: &Api, job: &JobRow, file: &str, bytes: i64) -> Result<Response, Fault> {
-    let missing = |message: &'static str| Fault::NotFound { message: message.into() };
     if job.times.ended_ms.is_none() {
-        return Err(missing("The batch job has not ended yet"));
+        return Err(Fault::NotFound { message: "The batch job has not ended yet".into() });
     }
+    stream(api, file, bytes).await
+}
+
+/// A file of `bytes` bytes, read as the client takes it.
+pub(in crate::api) async fn stream(api: &Api, file: &str, bytes: i64) -> Result<Response, Fault> {
     let mut reader = api.books.jobs.read(file);
-    let first =
-        reader.next().await.map_err(|_| Fault::ModelUnavailable { reason: "The server's storage does not answer".into(), retry_after_s: Some(5) })?;
-    let first = first.ok_or_else(|| missing("The batch job has no such file, or it has expired"))?;
+    let failed = |_| Fault::ModelUnavailable { reason: "The server's storage does not answer".into(), retry_after_s: Some(5) };
+    let first = reader.next().await.map_err(failed)?;
+    if first.is_none() {
+        return Err(Fault::NotFound { message: "There is no such file, or nothing in it".into() });
+    }
     // The first piece is here; the others are read as the client takes them.
-    let pieces = try_unfold((Some(first), reader), |(first, mut reader)| async move {
+    let pieces = try_unfold((first, reader), |(first, mut reader)| async move {
         let piece = match first {
             Some(first) => Some(first),
             None => reader.next().await?,

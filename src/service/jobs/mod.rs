@@ -95,13 +95,14 @@ impl Jobs {
     /// Takes a job in; it is looked through and run later.
     ///
     /// # Errors
-    /// `Validation` on `input_file_url` if the file is not there.
+    /// `Validation` on the field that names the file if it is not there.
     pub async fn submit(&self, new: NewJob, actor: &Actor) -> Result<JobRow, Fault> {
         let NewJob { dialect, owner, source, endpoint, window, metadata } = new;
         let input_file_id = match source {
             Source::File(id) => {
                 let file = stored(self.store.file(&id, &owner.tenant, &owner.user).await)?;
-                file.map(|file| file.id).ok_or_else(|| Fault::field("input_file_url", "names no file of yours"))?
+                let field = if dialect == "openai" { "input_file_id" } else { "input_file_url" };
+                file.map(|file| file.id).ok_or_else(|| Fault::field(field, "names no file of yours"))?
             }
             Source::Inline(bytes) => {
                 let mut upload = self.upload(&owner, "batch.jsonl".to_owned(), "batch").await?;
@@ -188,6 +189,34 @@ impl Jobs {
         Ok(Upload { jobs: self, file, seq: 0, rest: Vec::new() })
     }
 
+    /// A file of this user.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn file(&self, id: &str, tenant: &str, user: &str) -> Result<FileRow, Fault> {
+        stored(self.store.file(id, tenant, user).await)?.ok_or_else(no_file)
+    }
+
+    /// The files asked for.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn files(&self, query: &FileQuery) -> Result<Vec<FileRow>, Fault> {
+        stored(self.store.files(query).await)
+    }
+
+    /// Removes a file of this user.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while a job reads it.
+    pub async fn delete_file(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<(), Fault> {
+        self.file(id, tenant, user).await?;
+        if stored(self.store.file_is_read(id).await)? {
+            return Err(Fault::Conflict { message: "A batch job that has not ended reads this file; cancel it first".into() });
+        }
+        if stored(self.store.delete_file(id, tenant, user, actor).await)? { Ok(()) } else { Err(no_file()) }
+    }
+
     /// The pieces of a file, from its beginning.
     pub fn read(&self, id: &str) -> FileReader {
         FileReader { store: self.store.clone(), id: id.to_owned(), place: (-1, 0) }
@@ -241,6 +270,10 @@ impl Jobs {
     }
 }
 
+fn no_file() -> Fault {
+    Fault::NotFound { message: "No file of yours has this id".into() }
+}
+
 fn no_job() -> Fault {
     Fault::NotFound { message: "No batch job of yours has this id".into() }
 }
@@ -286,8 +319,30 @@ impl Upload<'_> {
         if !rest.is_empty() {
             self.write(rest).await?;
         }
-        stored(self.jobs.store.finish_file(&self.file.id, self.file.bytes, actor).await)?;
+        stored(self.jobs.store.finish_file(&self.file, actor).await)?;
         Ok(self.file)
+    }
+
+    /// Gives up. What fails here is removed after a day.
+    pub async fn discard(self) {
+        if let Err(error) = self.jobs.store.discard_file(&self.file.id).await {
+            tracing::warn!(%error, "an upload that was given up is still there");
+        }
+    }
+
+    /// Names the file.
+    pub fn name(&mut self, filename: String) {
+        self.file.filename = filename;
+    }
+
+    /// Says what it is for.
+    pub fn purpose(&mut self, purpose: &str) {
+        purpose.clone_into(&mut self.file.purpose);
+    }
+
+    /// Keeps it for another time than all files.
+    pub fn expires_after(&mut self, time: Duration) {
+        self.file.expires_ms = Some(self.file.created_ms + i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4));
     }
 
     async fn write(&mut self, data: Vec<u8>) -> Result<(), Fault> {
