@@ -2,13 +2,14 @@
 
     python scripts/golden.py MODEL_DIR models/all-MiniLM-L6-v2
 
-Writes golden.json (the texts, their token counts, package versions, the weights' sha256) and golden.safetensors (`embeddings` [N, dim] f32;
+Writes golden.json (the texts, their token counts, `max_tokens` (0: nothing is cut), package versions, the weights' sha256) and golden.safetensors (`embeddings` [N, dim] f32;
 `ids` [sum of tokens] i32 and `offsets` [N + 1] i32: each text's ids, special tokens included, cut at the end to the model's length).
 Needs sentence-transformers; run it again only to change the texts or to follow a new release of the reference.
 """
 
 import hashlib
 import json
+import math
 import platform
 import random
 import sys
@@ -114,6 +115,17 @@ def sha256(path):
     return digest.hexdigest()
 
 
+def ids_of(model, text, cut):
+    """The ids that the model computes, or (without `cut`) those of the whole text."""
+    if not isinstance(model.tokenizer, tokenizers.Tokenizer):
+        return model.preprocess([text])["input_ids"][0].tolist() if cut else model.tokenizer(text, truncation=False)["input_ids"]
+    if cut:
+        return model.preprocess([text])["input_ids"].tolist()
+    whole = tokenizers.Tokenizer.from_str(model.tokenizer.to_str())  # A StaticEmbedding has the bare tokenizer.
+    whole.no_truncation()
+    return whole.encode(text, add_special_tokens=False).ids
+
+
 def main(model_dir, out_dir):
     texts = ENGLISH + WHITE_SPACE_AND_CONTROL + ACCENTS + SCRIPTS + SYMBOLS + CODE + TOKENS_AS_TEXT + list(long_texts())
     assert len(set(texts)) == len(texts), "a text is there twice"
@@ -121,15 +133,15 @@ def main(model_dir, out_dir):
     model = sentence_transformers.SentenceTransformer(str(model_dir), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True)
     # One text at a time: no padding anywhere near the reference.
     embeddings = model.encode(texts, batch_size=1, convert_to_numpy=True, show_progress_bar=False).astype(np.float32)
-    ids = [model.preprocess([text])["input_ids"][0].tolist() for text in texts]
-    whole = [len(model.tokenizer(text, truncation=False)["input_ids"]) for text in texts]
+    ids = [ids_of(model, text, True) for text in texts]
+    whole = [len(ids_of(model, text, False)) for text in texts]
     offsets = np.cumsum([0] + [len(row) for row in ids]).astype(np.int32)
     flat = np.array([id for row in ids for id in row], dtype=np.int32)
     save_file({"embeddings": embeddings, "ids": flat, "offsets": offsets}, out_dir / "golden.safetensors")
     record = {
         "about": "Vectors and ids in golden.safetensors, in this order; written by scripts/golden.py.",
         "weights_sha256": sha256(model_dir / "model.safetensors"),
-        "max_tokens": model.max_seq_length,
+        "max_tokens": 0 if math.isinf(model.max_seq_length) else model.max_seq_length,
         "packages": {
             "python": platform.python_version(),
             "sentence-transformers": sentence_transformers.__version__,

@@ -5,11 +5,16 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Component, Path};
 use std::sync::LazyLock;
 
 /// One line per folder of `models/`; a test holds the two together.
-const COMPILED_IN: &[(&str, &str)] = &[("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml"))];
+const COMPILED_IN: &[(&str, &str)] = &[
+    ("all-MiniLM-L6-v2", include_str!("../models/all-MiniLM-L6-v2/card.toml")),
+    ("all-mpnet-base-v2", include_str!("../models/all-mpnet-base-v2/card.toml")),
+    ("potion-base-8M", include_str!("../models/potion-base-8M/card.toml")),
+];
 
 /// One model we promise to serve exactly.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -62,10 +67,20 @@ pub struct CardFile {
     pub sha256: String,
 }
 
-/// A package on a Python index whose wheel contains the model's files.
+/// Where a Python index has the model's files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum PythonSource {
+    /// In one package.
+    Wheel(Wheel),
+    /// In an archive that is spread over several packages, because an index limits the length of each.
+    Parts(Parts),
+}
+
+/// A package whose wheel contains the model's files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PythonSource {
+pub struct Wheel {
     /// Distribution name.
     pub package: String,
     /// Exact version.
@@ -74,6 +89,52 @@ pub struct PythonSource {
     pub prefix: String,
     /// Length of the wheel, for the progress display.
     pub size_bytes: Option<u64>,
+}
+
+/// Packages each of whose wheels contains a part of one zip archive.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
+    /// Folder inside the archive that stands for the model's directory.
+    pub prefix: String,
+    /// In the order in which they make the archive.
+    pub parts: Vec<Part>,
+}
+
+/// One part of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Distribution name.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// The part's path inside the wheel.
+    pub path: String,
+    /// Exact length of the part.
+    pub size_bytes: u64,
+}
+
+impl PythonSource {
+    /// Name and version of each package.
+    fn packages(&self) -> Vec<(&str, &str)> {
+        match self {
+            Self::Wheel(wheel) => vec![(&wheel.package, &wheel.version)],
+            Self::Parts(parts) => parts.parts.iter().map(|part| (part.package.as_str(), part.version.as_str())).collect(),
+        }
+    }
+}
+
+impl fmt::Display for PythonSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.packages().as_slice() {
+            [(package, version)] => write!(f, "Python package {package}=={version}"),
+            packages => {
+                let names: Vec<String> = packages.iter().map(|(package, version)| format!("{package}=={version}")).collect();
+                write!(f, "Python packages {}", names.join(", "))
+            }
+        }
+    }
 }
 
 /// Why a card's text cannot be used.
@@ -140,10 +201,14 @@ impl Card {
         // A package name that starts with a dash would be an option of pip's.
         let odd =
             |text: &str| text.is_empty() || text.starts_with('-') || text.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_.+!".contains(c));
+        if self.python.iter().any(|source| source.packages().is_empty()) {
+            return Some("python: parts is empty".to_owned());
+        }
         self.python
             .iter()
-            .find(|source| odd(&source.package) || odd(&source.version))
-            .map(|source| format!("python: {}=={} is not a package and version", source.package, source.version))
+            .flat_map(PythonSource::packages)
+            .find(|(package, version)| odd(package) || odd(version))
+            .map(|(package, version)| format!("python: {package}=={version} is not a package and version"))
     }
 }
 
@@ -240,5 +305,10 @@ mod tests {
         assert!(matches!(card_with("colour = 1", "a"), Err(CardError::Syntax(_))));
         let python = "python = [{ package = \"--index-url=x\", version = \"1\", prefix = \"p\" }]";
         assert!(card_with(python, "a").unwrap_err().to_string().contains("is not a package"));
+        let part = |package: &str| format!("{{ package = \"{package}\", version = \"1\", path = \"p\", size_bytes = 1 }}");
+        let parts = |parts: &[String]| card_with(&format!("python = [{{ prefix = \"p\", parts = [{}] }}]", parts.join(", ")), "a");
+        assert!(parts(&[part("one"), part("two")]).is_ok());
+        assert!(parts(&[part("one"), part("-r")]).unwrap_err().to_string().contains("-r==1 is not a package"));
+        assert!(parts(&[]).unwrap_err().to_string().contains("parts is empty"));
     }
 }

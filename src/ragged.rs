@@ -11,13 +11,15 @@ pub struct Tokens {
     pub prompt_len: usize,
     /// How many tokens the whole text has; more than `ids.len()` when the text was cut.
     pub original_len: usize,
+    /// Which of the network's sets of low-rank deltas it wants.
+    pub adapter: Option<usize>,
 }
 
 impl Tokens {
     /// Tokens of a text that was not cut and has no prompt.
     pub fn whole(ids: Vec<u32>) -> Self {
         let original_len = ids.len();
-        Self { ids, prompt_len: 0, original_len }
+        Self { ids, original_len, ..Self::default() }
     }
 
     /// The number of tokens that will be computed.
@@ -82,18 +84,21 @@ pub struct Packed {
     pub segments: Ragged,
     /// `Tokens::prompt_len` of each text, `[B]`.
     pub prompt_lens: Vec<usize>,
+    /// `Tokens::adapter` of each text, `[B]`.
+    pub adapters: Vec<Option<usize>>,
 }
 
 impl Packed {
     /// Lays the texts end to end, in order.
     pub fn new<'a>(texts: impl IntoIterator<Item = &'a Tokens>) -> Self {
-        let (mut ids, mut lens, mut prompt_lens) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut lens, mut prompt_lens, mut adapters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for text in texts {
             ids.extend_from_slice(&text.ids);
             lens.push(text.len());
             prompt_lens.push(text.prompt_len);
+            adapters.push(text.adapter);
         }
-        Self { ids, segments: Ragged::from_lens(lens), prompt_lens }
+        Self { ids, segments: Ragged::from_lens(lens), prompt_lens, adapters }
     }
 
     /// `T`, the number of tokens.

@@ -64,7 +64,7 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     });
     let encoder = encoder.await??;
     if let Some(name) = &model.settings.default_prompt
-        && place.prompt(&info, Some(name)).is_err()
+        && place.role(&info, Some(name)).is_err()
     {
         return Err(anyhow!("default_prompt {name:?} is not a prompt of this model; it has {}", place.prompt_names(&info).join(", ")));
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
 pub struct Said {
-    /// Model to serve: the name of a card, a directory, or owner/name on the hub; may be given several times
+    /// Model to serve: the name of a card, a directory, a GGUF file (FILE.gguf), or owner/name on the hub; may be given several times
     #[arg(long, value_name = "[SLUG=]WHAT", env = "VECMILL_MODEL", value_delimiter = ',')]
     #[serde(deserialize_with = "one_or_many")]
     pub model: Vec<String>,

@@ -70,6 +70,11 @@ impl Json {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
+    /// True if the field is there, be it as `null`: some configurations mean by that something else than by leaving it out.
+    pub fn says(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
     /// All fields that are neither absent nor `null`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.map.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))

@@ -1,24 +1,27 @@
 //! From a model's files to a pipeline that is ready to run: the device, the dtype, the weights, and what clients may know of the model.
 
 mod info;
+pub mod one_file;
 mod shards;
+mod table;
 mod transformer;
 
-pub use crate::encoders::json;
+pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
 pub use crate::network::{DType, LoadError};
-pub use info::ModelInfo;
+pub use info::{ModelInfo, TextRules};
 pub use shards::weights;
 
-use super::pipeline::{Pipeline, modules};
+use super::pipeline::modules::{self, Modules};
+use super::pipeline::{Pipeline, Stages};
 use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::hub::ModelFiles;
-use crate::network::Bytes;
+use crate::network::{Bytes, Network, WeightTable};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use transformer::Transformer;
+use transformer::{Limits, Transformer};
 
 /// What is asked of a model when it is loaded.
 #[derive(Debug, Clone, Default)]
@@ -62,12 +65,12 @@ pub struct Loaded {
     pub info: ModelInfo,
 }
 
-/// Loads a model.
+/// Loads a model: a directory, or one GGUF file.
 ///
 /// # Errors
 /// Whatever in the files or options is missing, broken, or means something this server does not compute.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Loaded, LoadError> {
-    load_dir(&files.root, options)
+    if one_file::is_gguf(&files.root) { one_file::load(&files.root, options) } else { load_dir(&files.root, options) }
 }
 
 /// Loads the model in a directory.
@@ -80,21 +83,71 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     }
     let modules = modules::read(root)?;
     let encoder_dir = modules.as_ref().map_or(root, |modules| &modules.encoder);
-    let transformer = Transformer::read(encoder_dir)?;
-    let config = Json::require(&encoder_dir.join("config.json"))?;
     let table = weights(encoder_dir)?;
-    let (architecture, network) = crate::encoders::describe(&config, &table)?;
+    let encoder = match &modules {
+        Some(modules) if modules.table => Encoder::table(modules, &table, options)?,
+        _ => Encoder::network(root, modules.as_ref(), &table, options)?,
+    };
+    let Encoder { architecture, config, network, stages, limits, text } = encoder;
     let device = options.device.unwrap_or_else(Device::best);
     let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
-    let stages = match &modules {
-        Some(modules) => modules.stages(network.width)?,
-        None => modules::without(root, network.width, options.pooling.as_deref())?,
+    let about = info::About {
+        architecture,
+        hidden_size: network.width,
+        vocabulary: network.vocabulary(),
+        adapters: network.adapters,
+        limits,
+        text,
+        device,
+        dtype: place.dtype,
     };
-    let limits = transformer.limits(encoder_dir, network.positions(), options.max_tokens)?;
-    let about = info::About { architecture, hidden_size: network.width, vocabulary: network.vocabulary(), limits, device, dtype: place.dtype };
     let pipeline = Pipeline::new(network, stages, &place)?;
-    let info = info::read(root, encoder_dir, &config, &transformer, &pipeline, about)?;
+    let info = info::read(root, encoder_dir, &config, &pipeline, about)?;
     Ok(Loaded { pipeline, info })
+}
+
+/// What a checkpoint says of its encoder and of what comes before and after it.
+struct Encoder {
+    architecture: &'static str,
+    config: Json,
+    network: Network,
+    stages: Stages,
+    limits: Limits,
+    text: TextRules,
+}
+
+impl Encoder {
+    /// A Transformer module, or a checkpoint without modules.json.
+    fn network(root: &Path, modules: Option<&Modules>, weights: &WeightTable, options: &Options) -> Result<Self, LoadError> {
+        let dir = modules.map_or(root, |modules| &modules.encoder);
+        let own = Transformer::read(dir)?;
+        let config = Json::require(&dir.join("config.json"))?;
+        let (architecture, mut network) = crate::encoders::describe(&config, weights)?;
+        if modules.is_none() && network.is_table() {
+            let (limits, text, stages) = table::alone(&config, &network, options.max_tokens)?;
+            return Ok(Self { architecture, config, network, stages, limits, text });
+        }
+        if let Some(modules) = modules.filter(|modules| modules.takes_task && network.adapters == 0) {
+            return Err(LoadError::file(&modules.file, "begins with the model's own code (`custom_st.Transformer`), which is not run"));
+        }
+        let stages = match modules {
+            Some(modules) => modules.stages(network.width)?,
+            None => modules::without(root, network.width, options.pooling.as_deref())?,
+        };
+        network.max_tokens = own.positions(&network);
+        let limits = own.limits(dir, network.max_tokens, options.max_tokens)?;
+        let text = TextRules { do_lower_case: own.do_lower_case, ..TextRules::default() };
+        Ok(Self { architecture, config, network, stages, limits, text })
+    }
+
+    /// A StaticEmbedding module. Its config.json, where there is one, says nothing that sentence-transformers obeys.
+    fn table(modules: &Modules, weights: &WeightTable, options: &Options) -> Result<Self, LoadError> {
+        let (architecture, network) = crate::encoders::describe_table(weights)?;
+        let config = Json::read(&modules.encoder.join("config.json"))?.unwrap_or_else(|| Json::empty(&modules.encoder.join("config.json")));
+        let limits = table::limits(&modules.encoder, &network, options.max_tokens)?;
+        let text = TextRules { special_tokens: false, ..TextRules::default() };
+        Ok(Self { architecture, config, stages: modules.stages(network.width)?, network, limits, text })
+    }
 }
 
 fn open(device: Device) -> Result<candle_core::Device, LoadError> {

@@ -41,8 +41,14 @@ pub fn allowance(root: &Path) -> Option<Allowance> {
     [machine, cgroup].into_iter().flatten().min_by_key(|allowance| allowance.bytes)
 }
 
-/// The size of a model's weight files, those of its modules' folders included. Weights stored in half precision take twice this in f32.
+/// The size of a model's weight files, those of its modules' folders included, or of its one file. Weights stored in half precision take twice this
+/// in f32, those in blocks of 4 bits seven times.
 pub fn weights_bytes(model: &Path) -> u64 {
+    if let Ok(about) = std::fs::metadata(model)
+        && about.is_file()
+    {
+        return about.len();
+    }
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let (folders, mut files): (Vec<_>, Vec<_>) = entries(model).into_iter().partition(|path| path.is_dir());
     files.extend(folders.iter().flat_map(|folder| entries(folder)));

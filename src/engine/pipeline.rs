@@ -5,14 +5,13 @@ pub mod modules;
 mod norm;
 pub mod pooling;
 
-use crate::exec::Place;
 use crate::exec::tensor::TensorExecutor;
-use crate::network::{DType, LoadError, Network};
+use crate::exec::{Executor, Place};
+use crate::network::{DType, LoadError, Network, Weight};
 use crate::ragged::Packed;
-use candle_core::Device;
 use dense::Dense;
 use norm::LayerNorm;
-use pooling::Pooling;
+use pooling::{Mode, Pooling};
 use std::sync::OnceLock;
 
 /// Why a batch could not be computed.
@@ -48,6 +47,20 @@ pub struct Stages {
     dim: usize,
 }
 
+impl Stages {
+    /// What follows the encoder of a GGUF file: one pooling, maps without bias, unit length.
+    ///
+    /// # Errors
+    /// Weights that are not finite.
+    pub fn of_one_file(mode: Mode, dense: &[Weight], width: usize) -> Result<Self, LoadError> {
+        let pooling = Pooling::of(vec![mode], true);
+        let mut rest = dense.iter().map(|map| Dense::map(map).map(Stage::Dense)).collect::<Result<Vec<_>, _>>()?;
+        let dim = dense.last().map_or(pooling.dim(width), |map| map.shape()[0]);
+        rest.push(Stage::Normalize);
+        Ok(Self { pooling, rest, dim })
+    }
+}
+
 /// `[B, dim]`, row-major: vectors on their way through the stages.
 pub(crate) struct Rows {
     pub(crate) data: Vec<f32>,
@@ -56,10 +69,12 @@ pub(crate) struct Rows {
 
 /// A model from ids to vectors.
 pub struct Pipeline {
-    encoder: TensorExecutor,
+    encoder: Executor,
+    /// `C`: width of the encoder's hidden state.
+    width: usize,
     stages: Stages,
     dtype: DType,
-    /// The description, kept where the encoder does not compute in f32, with the files it maps.
+    /// The description with the files it maps, kept where the encoder is not the reference itself.
     network: Option<Network>,
     /// The same network in f32 on the processor, built when it is first asked for.
     reference: OnceLock<TensorExecutor>,
@@ -71,9 +86,11 @@ impl Pipeline {
     /// # Errors
     /// Weights that are not finite, a device that fails or is full.
     pub fn new(network: Network, stages: Stages, place: &Place) -> Result<Self, LoadError> {
-        let encoder = TensorExecutor::new(&network, place)?;
-        let network = (place.dtype != DType::F32).then_some(network);
-        Ok(Self { encoder, stages, dtype: place.dtype, network, reference: OnceLock::new() })
+        let encoder = Executor::new(&network, place)?;
+        let is_reference = matches!(encoder, Executor::Tensor(_)) && place.dtype == DType::F32;
+        let width = network.width;
+        let network = (!is_reference).then_some(network);
+        Ok(Self { encoder, width, stages, dtype: place.dtype, network, reference: OnceLock::new() })
     }
 
     /// The vectors of a batch as modules.json leaves them: `[B, dim]`, row-major.
@@ -81,7 +98,7 @@ impl Pipeline {
     /// # Errors
     /// A batch the model cannot take (ids outside the vocabulary, texts that are empty or too long), a device that fails or is full.
     pub fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
-        self.run(&self.encoder, batch)
+        self.run(|batch| self.encoder.run(batch), batch)
     }
 
     /// The same in f32, for vectors that came out non-finite in the dtype computed in. Slow: on the processor.
@@ -96,9 +113,14 @@ impl Pipeline {
             let _ = self.reference.set(built);
         }
         match self.reference.get() {
-            Some(reference) => self.run(reference, batch),
+            Some(reference) => self.run(|batch| reference.run(batch)?.flatten_all()?.to_vec1(), batch),
             None => self.encode(batch),
         }
+    }
+
+    /// The description, where it is kept: where the encoder is not the reference itself.
+    pub fn description(&self) -> Option<&Network> {
+        self.network.as_ref()
     }
 
     /// Size of the vectors.
@@ -121,12 +143,20 @@ impl Pipeline {
         self.encoder.weight_bytes()
     }
 
-    fn run(&self, encoder: &TensorExecutor, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+    /// `encoder` gives `[T, C]`.
+    fn run(&self, encoder: impl Fn(&Packed) -> candle_core::Result<Vec<f32>>, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
         if batch.texts() == 0 {
             return Ok(Vec::new());
         }
-        let hidden = encoder.run(batch)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let mut rows = self.stages.pooling.pool(&hidden, batch);
+        self.finish(&encoder(batch)?, batch)
+    }
+
+    /// What follows the encoder: from its hidden states, `[T, C]` row-major, to the vectors of the batch.
+    ///
+    /// # Errors
+    /// A stage that fails.
+    pub fn finish(&self, hidden: &[f32], batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        let mut rows = self.stages.pooling.pool(hidden, self.width, batch);
         for stage in &self.stages.rest {
             rows = match stage {
                 Stage::Dense(dense) => dense.forward(rows)?,

@@ -1,6 +1,109 @@
 //! Runs a `Network` on a `Packed` batch. Knows no text, no file and no pooling.
 
+pub mod host;
 pub mod tensor;
 mod weights;
 
 pub use weights::Place;
+
+use crate::kernels::host::Cpu;
+use crate::network::{DType, LoadError, Network};
+use crate::ragged::Packed;
+use candle_core::{Device, Result};
+use host::HostExecutor;
+use tensor::TensorExecutor;
+
+/// Whichever executor suits network and place.
+pub enum Executor {
+    /// Fused, on the processor.
+    Host(Box<HostExecutor>),
+    /// On candle tensors.
+    Tensor(Box<TensorExecutor>),
+}
+
+impl Executor {
+    /// Prepares a network where it will run: fused where the processor, the dtype and the network allow it, else on tensors.
+    ///
+    /// # Errors
+    /// Weights that are not finite, a device that fails or is full.
+    pub fn new(network: &Network, place: &Place) -> std::result::Result<Self, LoadError> {
+        match (fused(network, place), Cpu::best()) {
+            (Ok(()), Some(cpu)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu)?))),
+            _ => Ok(Self::Tensor(Box::new(TensorExecutor::new(network, place)?))),
+        }
+    }
+
+    /// The hidden state after the last layer, `[T, C]`, row-major, in the order of the batch.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, texts that are empty or too long, an adapter that there is not, a device that fails or is full.
+    pub fn run(&self, batch: &Packed) -> Result<Vec<f32>> {
+        match self {
+            Self::Host(host) => host.run(batch),
+            Self::Tensor(tensor) => tensor.run(batch)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1(),
+        }
+    }
+
+    /// What the weights occupy where they compute.
+    pub fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Host(host) => host.weight_bytes(),
+            Self::Tensor(tensor) => tensor.weight_bytes(),
+        }
+    }
+
+    /// `host` or `tensor`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "host",
+            Self::Tensor(_) => "tensor",
+        }
+    }
+}
+
+/// Why the fused executor does not run this network there, for the log.
+///
+/// # Errors
+/// The reason, if it does not.
+pub fn fused(network: &Network, place: &Place) -> std::result::Result<(), &'static str> {
+    if !place.device.is_cpu() {
+        return Err("it computes on a GPU");
+    }
+    if place.dtype != DType::F32 {
+        return Err("the fused executor computes in f32 only");
+    }
+    if Cpu::best().is_none() {
+        return Err("the processor lacks AVX2 and FMA");
+    }
+    host::supports(network)
+}
+
+/// What every executor refuses of a batch.
+struct Limits {
+    vocabulary: usize,
+    max_tokens: usize,
+    adapters: usize,
+    /// Without layers nothing is asked of a text's neighbours: it may be empty.
+    layers: bool,
+}
+
+impl Limits {
+    fn of(network: &Network) -> Self {
+        let Network { max_tokens, adapters, layers, .. } = network;
+        Self { vocabulary: network.vocabulary(), max_tokens: *max_tokens, adapters: *adapters, layers: !layers.is_empty() }
+    }
+
+    fn check(&self, batch: &Packed) -> Result<()> {
+        if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            candle_core::bail!("token id {id} is outside the vocabulary of {}", self.vocabulary)
+        }
+        if let Some(adapter) = batch.adapters.iter().flatten().find(|adapter| **adapter >= self.adapters) {
+            candle_core::bail!("adapter {adapter} of {}", self.adapters)
+        }
+        let least = usize::from(self.layers);
+        match batch.segments.ranges().map(|rows| rows.len()).find(|len| !(least..=self.max_tokens).contains(len)) {
+            Some(len) => candle_core::bail!("a text of {len} tokens; the model takes {least} to {}", self.max_tokens),
+            None => Ok(()),
+        }
+    }
+}

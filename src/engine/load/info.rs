@@ -1,6 +1,6 @@
 //! What clients and operators may know of a loaded model: sizes, limits, prompts.
 
-use super::transformer::{Limits, Transformer};
+use super::transformer::Limits;
 use crate::encoders::json::{Json, short};
 use crate::engine::pipeline::Pipeline;
 use crate::kernels::device::Device;
@@ -25,6 +25,8 @@ pub struct ModelInfo {
     pub vocabulary: usize,
     /// Texts put before the input, by name.
     pub prompts: BTreeMap<String, String>,
+    /// The network's sets of low-rank deltas, by the name of their task.
+    pub adapters: BTreeMap<String, usize>,
     /// The prompt used where the caller names none.
     pub default_prompt_name: Option<String>,
     /// True if modules.json ends in Normalize: the vectors have unit length.
@@ -36,10 +38,29 @@ pub struct ModelInfo {
     pub dtype: DType,
     /// What the weights occupy where they compute.
     pub weight_bytes: usize,
-    /// The directory with the tokenizer's files.
+    /// The directory with the tokenizer's files, or the GGUF file that holds it.
     pub tokenizer_dir: PathBuf,
+    pub text: TextRules,
+}
+
+/// How a text becomes ids, beside what the tokenizer's own file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextRules {
     /// Lowercase the text before the tokenizer's own normalisation.
     pub do_lower_case: bool,
+    /// Put the tokenizer's special tokens around a text.
+    pub special_tokens: bool,
+    /// Leave out tokens that the vocabulary does not know.
+    pub drop_unknown: bool,
+    /// Look at no more characters of a text than `max_tokens` tokens of the vocabulary's median length have.
+    pub bounded_characters: bool,
+}
+
+impl Default for TextRules {
+    /// What every transformer asks for.
+    fn default() -> Self {
+        Self { do_lower_case: false, special_tokens: true, drop_unknown: false, bounded_characters: false }
+    }
 }
 
 /// What is known before the pipeline is built.
@@ -47,14 +68,18 @@ pub struct About {
     pub architecture: &'static str,
     pub hidden_size: usize,
     pub vocabulary: usize,
+    /// How many sets of low-rank deltas the network has.
+    pub adapters: usize,
     pub limits: Limits,
+    pub text: TextRules,
     pub device: Device,
     pub dtype: DType,
 }
 
 /// Completes the facts from the files.
-pub fn read(root: &Path, encoder: &Path, config: &Json, own: &Transformer, pipeline: &Pipeline, about: About) -> Result<ModelInfo, LoadError> {
-    let (prompts, default_prompt_name) = prompts(root)?;
+pub fn read(root: &Path, encoder: &Path, config: &Json, pipeline: &Pipeline, about: About) -> Result<ModelInfo, LoadError> {
+    let (mut prompts, default_prompt_name) = prompts(root)?;
+    let adapters = if about.adapters == 0 { BTreeMap::new() } else { tasks(config, about.adapters, &mut prompts)? };
     Ok(ModelInfo {
         architecture: about.architecture,
         hidden_size: about.hidden_size,
@@ -63,6 +88,7 @@ pub fn read(root: &Path, encoder: &Path, config: &Json, own: &Transformer, pipel
         position_limit: about.limits.positions,
         vocabulary: about.vocabulary,
         prompts,
+        adapters,
         default_prompt_name,
         normalized: pipeline.normalized(),
         matryoshka: matryoshka(config, pipeline.dim())?,
@@ -70,7 +96,7 @@ pub fn read(root: &Path, encoder: &Path, config: &Json, own: &Transformer, pipel
         dtype: about.dtype,
         weight_bytes: pipeline.weight_bytes(),
         tokenizer_dir: encoder.to_owned(),
-        do_lower_case: own.do_lower_case,
+        text: about.text,
     })
 }
 
@@ -99,6 +125,33 @@ fn prompts(root: &Path) -> Result<Prompts, LoadError> {
         }
     }
     Ok((prompts, default))
+}
+
+/// The names of the network's sets of deltas, in their order; the instructions that belong to them join the prompts.
+fn tasks(config: &Json, count: usize, prompts: &mut BTreeMap<String, String>) -> Result<BTreeMap<String, usize>, LoadError> {
+    const NAMES: &str = "lora_adaptations";
+    const INSTRUCTIONS: &str = "task_instructions";
+    let mut adapters = BTreeMap::new();
+    for (index, name) in config.list(NAMES)?.unwrap_or_default().iter().enumerate() {
+        let name = name.as_str().ok_or_else(|| config.refuse(NAMES, format!("{} is not a name", short(name))))?;
+        if adapters.insert(name.to_owned(), index).is_some() {
+            return Err(config.refuse(NAMES, format!("`{name}` is there twice")));
+        }
+    }
+    if adapters.len() != count {
+        return Err(config.refuse(NAMES, format!("has {} names for {count} sets of deltas", adapters.len())));
+    }
+    for (name, text) in config.object(INSTRUCTIONS)?.into_iter().flatten() {
+        let text = text.as_str().ok_or_else(|| config.refuse(&format!("{INSTRUCTIONS}.{name}"), "must be a string"))?;
+        if !adapters.contains_key(name) {
+            return Err(config.refuse(INSTRUCTIONS, format!("`{name}` is not among `{NAMES}`")));
+        }
+        prompts.entry(name.clone()).or_insert_with(|| text.to_owned());
+    }
+    for name in adapters.keys() {
+        prompts.entry(name.clone()).or_default();
+    }
+    Ok(adapters)
 }
 
 fn matryoshka(config: &Json, native: usize) -> Result<Option<Vec<usize>>, LoadError> {

@@ -1,7 +1,7 @@
 //! The Transformer module's own settings: `sentence_bert_config.json` of both generations, and the length they allow.
 
 use crate::encoders::json::{Json, short};
-use crate::network::LoadError;
+use crate::network::{LoadError, Network};
 use serde_json::Value;
 use std::path::Path;
 
@@ -80,6 +80,13 @@ impl Transformer {
         }
         let do_lower_case = json.bool("do_lower_case")?.unwrap_or(false);
         Ok(Self { max_seq_length, max_seq_length_file: json.file().to_owned(), do_lower_case })
+    }
+
+    /// How far the network's positions reach. Where they are computed and not looked up there is no end to them, only the length that it was trained
+    /// for, and `max_seq_length` may go beyond that (as texts do that a dynamic rotation is for).
+    pub fn positions(&self, network: &Network) -> usize {
+        let beyond = if network.embeddings.positions.is_none() { self.max_seq_length } else { None };
+        beyond.map_or(network.max_tokens, |beyond| beyond.max(network.max_tokens))
     }
 
     /// The longest text: `max_seq_length`, else the tokenizer's `model_max_length`, never more than the position table; the operator's

@@ -4,7 +4,7 @@ use super::Rows;
 use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::exec::tensor::{LinearOp, activate};
-use crate::network::{Activation, Linear, LoadError, WeightTable};
+use crate::network::{Activation, Linear, LoadError, Weight, WeightTable};
 use candle_core::{Device, Result, Tensor};
 use std::path::Path;
 
@@ -52,12 +52,21 @@ impl Dense {
             true => {
                 expected.push("residual.weight");
                 let weight = weights.get("residual.weight", &[out_features, in_features])?;
-                Residual::Projected(LinearOp::new(&Linear { weight, bias: None }, &place)?)
+                Residual::Projected(LinearOp::new(&Linear::new(weight, None), &place)?)
             }
         };
-        let linear = Linear { weight: weights.get("linear.weight", &[out_features, in_features])?, bias };
+        let linear = Linear::new(weights.get("linear.weight", &[out_features, in_features])?, bias);
         only_tensors(weights, &expected)?;
         Ok(Self { linear: LinearOp::new(&linear, &place)?, activation: activation(&json)?, residual, out_features })
+    }
+
+    /// A map `[out, in]` and nothing more.
+    ///
+    /// # Errors
+    /// Weights that are not finite.
+    pub fn map(weight: &Weight) -> std::result::Result<Self, LoadError> {
+        let linear = LinearOp::new(&Linear::new(weight.clone(), None), &Place::reference())?;
+        Ok(Self { linear, activation: Activation::Identity, residual: Residual::None, out_features: weight.shape()[0] })
     }
 
     /// Size of the rows that leave.

@@ -12,20 +12,27 @@ use std::path::{Component, Path, PathBuf};
 
 /// A model's modules.json, its classes recognised.
 pub struct Modules {
-    /// The directory of the Transformer module: encoder and tokenizer.
+    /// The directory of the first module, a Transformer or a StaticEmbedding: encoder and tokenizer.
     pub encoder: PathBuf,
-    file: String,
+    /// The first module is a StaticEmbedding: a table without anything else, which averages by itself.
+    pub table: bool,
+    /// The first module is code of the checkpoint that takes a task: Jina's, which chooses a set of deltas by it.
+    pub takes_task: bool,
+    /// The file's name in messages.
+    pub file: String,
     rest: Vec<Module>,
 }
 
 struct Module {
     kind: Kind,
+    takes_task: bool,
     dir: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Transformer,
+    StaticEmbedding,
     Pooling,
     Dense,
     LayerNorm,
@@ -46,6 +53,7 @@ impl Kind {
         match name {
             _ if !known => None,
             "Transformer" => Some(Self::Transformer),
+            "StaticEmbedding" => Some(Self::StaticEmbedding),
             "Pooling" => Some(Self::Pooling),
             "Dense" => Some(Self::Dense),
             "LayerNorm" => Some(Self::LayerNorm),
@@ -70,30 +78,33 @@ pub fn read(root: &Path) -> Result<Option<Modules>, LoadError> {
     for (index, entry) in list.into_iter().enumerate() {
         let json = Json::of(format!("{file}: module {index}"), entry);
         let module = module(root, &json)?;
-        if (module.kind == Kind::Transformer) != (index == 0) {
-            return Err(json.refuse("type", "a pipeline must begin with its only Transformer module"));
+        if matches!(module.kind, Kind::Transformer | Kind::StaticEmbedding) != (index == 0) {
+            return Err(json.refuse("type", "a pipeline must begin with its only Transformer or StaticEmbedding module"));
         }
         modules.push(module);
     }
     if modules.is_empty() {
         return Err(LoadError::file(file, "lists no module"));
     }
-    let encoder = modules.remove(0).dir;
-    Ok(Some(Modules { encoder, file, rest: modules }))
+    let first = modules.remove(0);
+    Ok(Some(Modules { encoder: first.dir, table: first.kind == Kind::StaticEmbedding, takes_task: first.takes_task, file, rest: modules }))
 }
 
 fn module(root: &Path, json: &Json) -> Result<Module, LoadError> {
     json.only(&["idx", "name", "path", "type", "kwargs"])?;
     let class = json.str("type")?.ok_or_else(|| json.refuse("type", "is missing"))?;
-    let kind = Kind::of(class).ok_or_else(|| json.refuse("type", format!("`{class}` is not a module that is run")))?;
-    if json.list("kwargs")?.is_some_and(|kwargs| !kwargs.is_empty()) {
+    let kwargs = json.list("kwargs")?.unwrap_or_default();
+    let takes_task = class == "custom_st.Transformer" && kwargs == ["task"];
+    let kind = if takes_task { Some(Kind::Transformer) } else { Kind::of(class) };
+    let kind = kind.ok_or_else(|| json.refuse("type", format!("`{class}` is not a module that is run")))?;
+    if !(kwargs.is_empty() || takes_task) {
         return Err(json.refuse("kwargs", "arguments at run time are not understood"));
     }
     let path = json.str("path")?.unwrap_or_default();
     if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(json.refuse("path", format!("`{path}` leaves the model's folder")));
     }
-    Ok(Module { kind, dir: root.join(path) })
+    Ok(Module { kind, takes_task, dir: root.join(path) })
 }
 
 impl Modules {
@@ -103,9 +114,13 @@ impl Modules {
     /// Sizes that do not fit each other, a stage before pooling, a configuration that is not understood.
     pub fn stages(&self, width: usize) -> Result<Stages, LoadError> {
         let mut modules = self.rest.iter().filter(|module| module.kind != Kind::Dropout);
-        let pooling = match modules.next() {
-            Some(Module { kind: Kind::Pooling, dir }) => Pooling::read(dir, width)?,
-            _ => return Err(LoadError::file(&self.file, "the Transformer must be followed by Pooling: token vectors are not served")),
+        let pooling = if self.table {
+            Pooling::of(vec![Mode::Mean], true)
+        } else {
+            match modules.next() {
+                Some(Module { kind: Kind::Pooling, dir, .. }) => Pooling::read(dir, width)?,
+                _ => return Err(LoadError::file(&self.file, "the Transformer must be followed by Pooling: token vectors are not served")),
+            }
         };
         let (mut rest, mut dim) = (Vec::new(), pooling.dim(width));
         for module in modules {
@@ -121,7 +136,8 @@ impl Modules {
                     read_normalize(dir)?;
                     rest.push(Stage::Normalize);
                 }
-                Kind::Transformer | Kind::Pooling | Kind::Dropout => return Err(LoadError::file(&self.file, "has a second Pooling module")),
+                Kind::Pooling => return Err(LoadError::file(&self.file, "has a second Pooling module, or one after a StaticEmbedding")),
+                Kind::Transformer | Kind::StaticEmbedding | Kind::Dropout => return Err(LoadError::file(&self.file, "has a second encoder")),
             }
         }
         Ok(Stages { pooling, rest, dim })
@@ -138,9 +154,14 @@ pub fn without(root: &Path, width: usize, pooling: Option<&str>) -> Result<Stage
         let reason = format!("is missing, so nothing says how token vectors become one: pass `--pooling` with one of {modes}");
         return Err(LoadError::file(root.join("modules.json").display().to_string(), reason));
     };
-    let mode = Mode::named(name).ok_or_else(|| LoadError::option("--pooling", format!("`{name}` is not a pooling: say one of {modes}")))?;
-    let pooling = Pooling::of(vec![mode], true);
+    let pooling = Pooling::of(vec![Mode::asked(name)?], true);
     Ok(Stages { dim: pooling.dim(width), pooling, rest: Vec::new() })
+}
+
+/// The stages of a table of static embeddings without modules.json, as model2vec runs it: their average, scaled to unit length if it says so.
+pub fn of_table(width: usize, normalize: bool) -> Stages {
+    let rest = if normalize { vec![Stage::Normalize] } else { Vec::new() };
+    Stages { pooling: Pooling::of(vec![Mode::Mean], true), rest, dim: width }
 }
 
 #[cfg(test)]
@@ -153,6 +174,8 @@ mod tests {
             ("sentence_transformers.models.Transformer", Some(Kind::Transformer)),
             ("sentence_transformers.base.modules.transformer.Transformer", Some(Kind::Transformer)),
             ("sentence_transformers.models.Pooling", Some(Kind::Pooling)),
+            ("sentence_transformers.models.StaticEmbedding", Some(Kind::StaticEmbedding)),
+            ("sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding", Some(Kind::StaticEmbedding)),
             ("sentence_transformers.sentence_transformer.modules.pooling.Pooling", Some(Kind::Pooling)),
             ("sentence_transformers.sentence_transformer.modules.normalize.Normalize", Some(Kind::Normalize)),
             ("sentence_transformers.base.modules.normalize.Normalize", Some(Kind::Normalize)),

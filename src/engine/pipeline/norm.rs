@@ -5,7 +5,7 @@ use super::dense::{only_sentence_embedding, only_tensors};
 use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::exec::tensor::NormOp;
-use crate::network::{LoadError, Norm, WeightTable};
+use crate::network::{LoadError, Norm, NormKind, WeightTable};
 use candle_core::{Device, Result, Tensor};
 use std::path::Path;
 
@@ -33,7 +33,8 @@ impl LayerNorm {
             size => return Err(json.refuse("dimension", format!("is {size:?}, but the vectors that arrive have {dim} numbers"))),
         }
         only_tensors(weights, &["norm.weight", "norm.bias"])?;
-        let norm = Norm { weight: weights.get("norm.weight", &[dim])?, bias: weights.get("norm.bias", &[dim])?, eps: LAYER_NORM_EPS };
+        let (weight, bias) = (weights.get("norm.weight", &[dim])?, weights.get("norm.bias", &[dim])?);
+        let norm = Norm { kind: NormKind::Layer, weight, bias: Some(bias), eps: LAYER_NORM_EPS };
         Ok(Self { op: NormOp::new(&norm, &Place::reference())? })
     }
 

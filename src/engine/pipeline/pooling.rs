@@ -55,6 +55,15 @@ impl Mode {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
+
+    /// The mode that the operator names.
+    ///
+    /// # Errors
+    /// There is no such mode.
+    pub fn asked(name: &str) -> Result<Self, LoadError> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        Self::named(name).ok_or_else(|| LoadError::option("--pooling", format!("`{name}` is not a pooling: say one of {}", known())))
+    }
 }
 
 /// A Pooling module.
@@ -92,12 +101,11 @@ impl Pooling {
         self.modes.len() * width
     }
 
-    /// Pools `hidden`, `[T, C]` row-major, to one row per text.
+    /// Pools `hidden`, `[T, width]` row-major, to one row per text.
     ///
     /// A text of which nothing is left after its prompt (it cannot occur where the prompt is shorter than the text's tokens) pools to its
-    /// first token by `cls` and to zeros otherwise.
-    pub(crate) fn pool(&self, hidden: &[f32], batch: &Packed) -> Rows {
-        let width = hidden.len() / batch.tokens().max(1);
+    /// first token by `cls` and to zeros otherwise; a text without any token, which only a table of static embeddings takes, to zeros.
+    pub(crate) fn pool(&self, hidden: &[f32], width: usize, batch: &Packed) -> Rows {
         let mut data = Vec::with_capacity(batch.texts() * self.dim(width));
         for (rows, prompt_len) in batch.segments.ranges().zip(&batch.prompt_lens) {
             let text = &hidden[rows.start * width..rows.end * width];
@@ -144,7 +152,7 @@ fn pool(mode: Mode, text: &[f32], width: usize, skip: usize, out: &mut Vec<f32>)
     let tokens = counted.len() / width;
     if tokens == 0 {
         match mode {
-            Mode::Cls => out.extend_from_slice(&text[..width]),
+            Mode::Cls if !text.is_empty() => out.extend_from_slice(&text[..width]),
             _ => out.resize(out.len() + width, 0.),
         }
         return;
@@ -209,9 +217,9 @@ mod tests {
             numbers in proptest::collection::vec(-3f32..3., 6 * 8 * 3),
         ) {
             const WIDTH: usize = 3;
-            let texts: Vec<_> = lens.iter().map(|(len, prompt_len)| Tokens { ids: vec![0; *len], prompt_len: *prompt_len, original_len: *len }).collect();
+            let texts: Vec<_> = lens.iter().map(|(len, prompt_len)| Tokens { prompt_len: *prompt_len, ..Tokens::whole(vec![0; *len]) }).collect();
             let batch = Packed::new(&texts);
-            let pooled = Pooling::of(modes.clone(), include_prompt).pool(&numbers[..batch.tokens() * WIDTH], &batch);
+            let pooled = Pooling::of(modes.clone(), include_prompt).pool(&numbers[..batch.tokens() * WIDTH], WIDTH, &batch);
             prop_assert_eq!(pooled.dim, modes.len() * WIDTH);
             let mut got = pooled.data.into_iter();
             for (rows, (len, prompt_len)) in batch.segments.ranges().zip(&lens) {
@@ -229,6 +237,6 @@ mod tests {
     #[test]
     fn a_nan_is_not_swallowed_by_max() {
         let batch = Packed::new(&[Tokens::whole(vec![0; 3])]);
-        assert!(Pooling::of(vec![Mode::Max], true).pool(&[1., f32::NAN, 2.], &batch).data[0].is_nan());
+        assert!(Pooling::of(vec![Mode::Max], true).pool(&[1., f32::NAN, 2.], 1, &batch).data[0].is_nan());
     }
 }

@@ -1,6 +1,7 @@
 //! Operations on candle tensors, wherever these lie, and the opening of the device itself.
 
 pub mod attention;
+pub mod rope;
 
 use std::fmt;
 use std::str::FromStr;

@@ -2,7 +2,7 @@
 
 use super::pieces::{Cuts, Cutter};
 use crate::engine::load::json::{Json, read_bytes};
-use crate::engine::load::{LoadError, ModelInfo};
+use crate::engine::load::{LoadError, ModelInfo, one_file};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,6 +14,8 @@ pub struct Setup {
     pub tokenizer: Tokenizer,
     pub before: Vec<u32>,
     pub after: Vec<u32>,
+    /// The id that is left out of every text.
+    pub dropped: Option<u32>,
 }
 
 /// Reads and adjusts the tokenizer of a model.
@@ -22,29 +24,41 @@ pub struct Setup {
 /// Files that are missing or broken; a vocabulary larger than the embedding table; token types other than 0.
 pub fn read(info: &ModelInfo) -> Result<Setup, LoadError> {
     let dir = &info.tokenizer_dir;
+    if one_file::is_gguf(dir) {
+        return finish(super::gguf::build(&one_file::vocabulary(dir)?)?, info, &dir.display().to_string());
+    }
     let path = dir.join("tokenizer.json");
     let file = path.display().to_string();
     let config = Json::read(&dir.join("tokenizer_config.json"))?.unwrap_or_else(|| Json::empty(&dir.join("tokenizer_config.json")));
-    let bert = is_bert(&config, info)?;
+    let class = Class::of(&config, info)?;
     let mut tokenizer = match read_bytes(&path)? {
         Some(bytes) => parse(&file, &bytes)?,
-        None if bert => from_vocabulary(dir, &config)?,
+        None if class == Class::Bert => from_vocabulary(dir, &config)?,
         None => return Err(LoadError::file(file, "is missing")),
     };
     // What the file says of truncation and padding is whatever it was last used with: the limits are the model's and the request's.
     tokenizer.with_truncation(None).map_err(|error| LoadError::file(&file, error.to_string()))?.with_padding(None);
-    if bert {
-        bert_normalizer(&mut tokenizer, &config, &file)?;
+    super::own_code::apply(&mut tokenizer, &config)?;
+    match class {
+        Class::Bert => bert_normalizer(&mut tokenizer, &config, &file)?,
+        Class::Roberta => roberta_space(&mut tokenizer, &config)?,
+        Class::Plain => {}
     }
-    if info.do_lower_case {
+    if info.text.do_lower_case {
         lower_case_first(&mut tokenizer, &file)?;
     }
+    finish(tokenizer, info, &file)
+}
+
+/// The last checks of every tokenizer.
+fn finish(tokenizer: Tokenizer, info: &ModelInfo, file: &str) -> Result<Setup, LoadError> {
     if let Some((token, id)) = tokenizer.get_vocab(true).into_iter().find(|(_, id)| *id as usize >= info.vocabulary) {
         let reason = format!("token {token:?} has id {id}, but the model's embedding table ends at {}", info.vocabulary - 1);
         return Err(LoadError::file(file, reason));
     }
-    let (before, after) = special_tokens(&tokenizer, &file)?;
-    Ok(Setup { tokenizer, before, after })
+    let (before, after) = if info.text.special_tokens { special_tokens(&tokenizer, file)? } else { Default::default() };
+    let dropped = if info.text.drop_unknown { unknown(&tokenizer, Path::new(file))? } else { None };
+    Ok(Setup { tokenizer, before, after, dropped })
 }
 
 /// The part of a tokenizer file on which the crate asserts instead of returning an error: its decoder must be JSON that a value can hold.
@@ -55,7 +69,7 @@ struct Precheck {
 }
 
 /// A broken file must stay an error: what is known to make the crate panic is looked for first, and the rest is caught.
-fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
+pub(super) fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     let refuse = |reason: String| LoadError::file(file, format!("is not a tokenizer: {reason}"));
     serde_json::from_slice::<Precheck>(bytes).map_err(|error| refuse(error.to_string()))?;
     match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {
@@ -65,13 +79,34 @@ fn parse(file: &str, bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     }
 }
 
-/// True where transformers uses its BertTokenizer, whose settings come from tokenizer_config.json and not from tokenizer.json.
-fn is_bert(config: &Json, info: &ModelInfo) -> Result<bool, LoadError> {
-    let model = Json::require(&info.tokenizer_dir.join("config.json"))?;
-    Ok(match (config.str("tokenizer_class")?, model.str("tokenizer_class")?) {
-        (Some(class), _) | (None, Some(class)) => matches!(class, "BertTokenizer" | "BertTokenizerFast"),
-        (None, None) => info.architecture == "bert",
-    })
+/// The class with which transformers reads the tokenizer, where it is one whose settings come from tokenizer_config.json and not from tokenizer.json.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// BertTokenizer, and those made like it.
+    Bert,
+    Roberta,
+    /// Any other: tokenizer.json counts.
+    Plain,
+}
+
+impl Class {
+    /// As the configurations name it, else as the architecture has it.
+    fn of(config: &Json, info: &ModelInfo) -> Result<Self, LoadError> {
+        if !info.text.special_tokens {
+            // Tables of static embeddings are read with the `tokenizers` library alone.
+            return Ok(Self::Plain);
+        }
+        let model = Json::require(&info.tokenizer_dir.join("config.json"))?;
+        let class = config.str("tokenizer_class")?.or(model.str("tokenizer_class")?);
+        Ok(match (class.map(|class| class.strip_suffix("Fast").unwrap_or(class)), info.architecture) {
+            (Some("BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer"), _) => Self::Bert,
+            (Some("RobertaTokenizer"), _) => Self::Roberta,
+            (Some(_), _) => Self::Plain,
+            (None, "bert" | "distilbert" | "electra" | "mpnet") => Self::Bert,
+            (None, "roberta") => Self::Roberta,
+            (None, _) => Self::Plain,
+        })
+    }
 }
 
 /// A WordPiece tokenizer from vocab.txt alone, as the oldest checkpoints have it: written as the tokenizer.json that it stands for.
@@ -97,17 +132,27 @@ fn from_vocabulary(dir: &Path, config: &Json) -> Result<Tokenizer, LoadError> {
     parse(&file, whole.to_string().as_bytes())
 }
 
-/// Gives a BertTokenizer the normaliser that tokenizer_config.json describes.
+/// Gives a BertTokenizer or its like the normaliser that tokenizer_config.json describes.
 fn bert_normalizer(tokenizer: &mut Tokenizer, config: &Json, file: &str) -> Result<(), LoadError> {
     if !matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_))) {
-        return Err(LoadError::field(file, "pre_tokenizer", "must be BertPreTokenizer, as the tokenizer_class is BertTokenizer"));
+        return Err(LoadError::field(file, "pre_tokenizer", "must be BertPreTokenizer, as the tokenizer_class is BertTokenizer or one like it"));
     }
     if !matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)) {
-        return Err(LoadError::field(file, "model", "must be WordPiece, as the tokenizer_class is BertTokenizer"));
+        return Err(LoadError::field(file, "model", "must be WordPiece, as the tokenizer_class is BertTokenizer or one like it"));
     }
     let chinese = config.bool("tokenize_chinese_chars")?.unwrap_or(true);
     let normalizer = BertNormalizer::new(true, chinese, config.bool("strip_accents")?, config.bool("do_lower_case")?.unwrap_or(true));
     set_normalizer(tokenizer, normalizer.into(), file)
+}
+
+/// Has a RobertaTokenizer put a space before a text, or not, as tokenizer_config.json says.
+fn roberta_space(tokenizer: &mut Tokenizer, config: &Json) -> Result<(), LoadError> {
+    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.get_pre_tokenizer() {
+        let mut bytes = *bytes;
+        bytes.add_prefix_space = config.bool("add_prefix_space")?.unwrap_or(false);
+        tokenizer.with_pre_tokenizer(Some(bytes));
+    }
+    Ok(())
 }
 
 /// `do_lower_case` of the Transformer module: lowercase before everything else, unless the normaliser has that step itself.
@@ -149,6 +194,30 @@ fn special_tokens(tokenizer: &Tokenizer, file: &str) -> Result<(Vec<u32>, Vec<u3
         };
     }
     Err(refuse("gives no token even for a letter, a digit or a full stop".to_owned()))
+}
+
+/// The id of what the vocabulary does not know, where it has one.
+fn unknown(tokenizer: &Tokenizer, path: &Path) -> Result<Option<u32>, LoadError> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(serde::Deserialize)]
+    struct Model {
+        unk_token: Option<String>,
+        unk_id: Option<u32>,
+    }
+    let bytes = read_bytes(path)?.unwrap_or_default();
+    let file: File = serde_json::from_slice(&bytes).map_err(|error| LoadError::file(path.display().to_string(), error.to_string()))?;
+    Ok(file.model.unk_id.or_else(|| tokenizer.token_to_id(&file.model.unk_token?)))
+}
+
+/// How many characters the vocabulary's token of median length has, rounded down.
+pub fn median_characters(tokenizer: &Tokenizer) -> usize {
+    let mut lengths: Vec<usize> = tokenizer.get_vocab(true).into_keys().map(|token| token.chars().count()).collect();
+    lengths.sort_unstable();
+    let (low, high) = (lengths.get(lengths.len().saturating_sub(1) / 2), lengths.get(lengths.len() / 2));
+    (low.unwrap_or(&1) + high.unwrap_or(&1)) / 2
 }
 
 /// How long texts may be cut before tokenising without changing a token; `None` where nothing is known.

@@ -1,16 +1,7 @@
-"""Writes the small checkpoints of tests/it/tiny and the vectors that sentence-transformers gives for them.
-
-    python scripts/tiny.py tests/it/tiny
-
-Two layers each, weights far from their usual scale (std 0.3, biases and norm weights away from 0 and 1), so that a wrong sign, a forgotten
-bias or another GELU shows. Each folder is a model plus reference.json (texts, prompts, ids, prompt lengths) and reference.safetensors
-(`embeddings` [N, dim] f32, computed one text at a time in f32). Needs sentence-transformers.
-"""
+"""BERT, in every form in which sentence-transformers saves its modules."""
 
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import sentence_transformers
@@ -22,6 +13,8 @@ from safetensors.torch import save_file as save_torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
+
+from common import fresh
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -73,19 +66,11 @@ def reference(out, prompts=("",)):
     packages = {"sentence-transformers": sentence_transformers.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     record = {"packages": packages, "max_tokens": model.max_seq_length, "dim": len(rows[0]), "cases": cases}
     write(out / "reference.json", record)
-    for path in out.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def write(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def fresh(out):
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    return out
 
 
 def old_layout(out, modules, max_seq_length, prompts=None, default=None):
@@ -100,11 +85,6 @@ def old_layout(out, modules, max_seq_length, prompts=None, default=None):
 def old_pooling(out, *on, **more):
     names = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
     write(out / "config.json", {"word_embedding_dimension": 16} | {f"pooling_mode_{name}": name in on for name in names} | more)
-
-
-def strip(out):
-    for name in ("README.md", "special_tokens_map.json"):
-        (out / name).unlink(missing_ok=True)
 
 
 def old_mean(out):
@@ -167,15 +147,10 @@ def new_bf16_residual(out):
     reference(out, ["", "query: "])
 
 
-def main(root):
-    makers = [("old-mean", old_mean), ("new-cls-dense", new_cls_dense), ("old-concat", old_concat), ("f16-gamma-beta", f16_gamma_beta), ("new-bf16-residual", new_bf16_residual)]
-    for name, make in makers:
-        out = fresh(root / "bert" / name)
-        make(out)
-        strip(out)
-        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        print(f"{out}: {size} bytes")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+MAKERS = {
+    "bert/old-mean": old_mean,
+    "bert/new-cls-dense": new_cls_dense,
+    "bert/old-concat": old_concat,
+    "bert/f16-gamma-beta": f16_gamma_beta,
+    "bert/new-bf16-residual": new_bf16_residual,
+}

@@ -1,0 +1,182 @@
+//! Attention on the processor: one product for queries, keys and values, their norms and rotation in place, the mix, and the way back.
+
+use super::layer::Put;
+use super::space::{Space, fit};
+use super::{Run, parts};
+use crate::exec::weights::numbers;
+use crate::kernels::host::Act;
+use crate::kernels::host::attention::{Projected, Spec, attend};
+use crate::kernels::host::gemm::{Into, Rows, product};
+use crate::kernels::host::norm::{Norm, norm_strided};
+use crate::kernels::host::pack::Packed;
+use crate::kernels::host::rope::{Angles, rotate};
+use crate::network::{Attention, Frequencies, LoadError, Mask, Pairing, PositionBias, Rope};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Angles are kept for texts of up to this many tokens; longer ones compute their own.
+const KEPT_ANGLES: usize = 8192;
+
+/// See `network::Attention`.
+pub(super) struct AttentionOp {
+    /// `[(H + 2 G) D, C]`.
+    qkv: Packed,
+    output: Packed,
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    scale: f32,
+    mask: Mask,
+    qk_norm: Option<(Norm, Norm)>,
+    rope: Option<usize>,
+    bias: BiasOp,
+}
+
+impl AttentionOp {
+    /// A rope that is new is added to `ropes`.
+    pub(super) fn new(attention: &Attention, max_tokens: usize, ropes: &mut Vec<RopeOp>) -> Result<Self, LoadError> {
+        let Attention { heads, kv_heads, head_dim, query, key, value, output, qk_norm, scale, mask, rope, bias } = attention;
+        let rope = rope.as_ref().map(|rope| {
+            ropes.iter().position(|known| known.rope == *rope).unwrap_or_else(|| {
+                ropes.push(RopeOp::new(rope.clone(), max_tokens));
+                ropes.len() - 1
+            })
+        });
+        let qk_norm = qk_norm.as_ref().map(|norms| Ok::<_, LoadError>((parts::norm(&norms.query)?, parts::norm(&norms.key)?)));
+        Ok(Self {
+            qkv: parts::stack(&[query, key, value])?,
+            output: parts::linear(output)?,
+            heads: *heads,
+            kv_heads: *kv_heads,
+            dim: *head_dim,
+            scale: *scale as f32,
+            mask: *mask,
+            qk_norm: qk_norm.transpose()?,
+            rope,
+            bias: BiasOp::new(bias)?,
+        })
+    }
+
+    /// Reads `input`, or `out` itself.
+    pub(super) fn forward(&self, input: Option<&[f32]>, out: &mut [f32], put: Put, space: &mut Space, run: &Run) {
+        let width = self.output.columns();
+        let (tokens, stride, inner) = (out.len() / width, self.qkv.columns(), self.heads * self.dim);
+        let qkv = fit(&mut space.qkv, tokens * stride);
+        let rows = Rows::dense(input.unwrap_or(out), tokens, width);
+        product(run.cpu, run.team, rows, &self.qkv, qkv, stride, Into::Place(Act::Identity));
+        self.norm_and_rotate(qkv, run);
+        let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+        let bias = self.bias.at(longest, self.heads);
+        let Mask { causal, reach } = self.mask;
+        let spec = Spec { heads: self.heads, kv_heads: self.kv_heads, dim: self.dim, scale: self.scale, causal, reach, bias: bias.as_deref() };
+        let mixed = fit(&mut space.mixed, tokens * inner);
+        attend(run.cpu, run.team, Projected { data: qkv, stride }, run.texts, &spec, mixed, run.scratches);
+        let into = match put {
+            Put::Onto => Into::Sum,
+            Put::Apart => Into::Place(Act::Identity),
+        };
+        product(run.cpu, run.team, Rows::dense(mixed, tokens, inner), &self.output, out, width, into);
+    }
+
+    fn norm_and_rotate(&self, qkv: &mut [f32], run: &Run) {
+        let (stride, queries, keys) = (self.qkv.columns(), self.heads * self.dim, self.kv_heads * self.dim);
+        if let Some((query, key)) = &self.qk_norm {
+            // A norm as wide as one head takes each by itself, a wider one all heads as one row.
+            for row in qkv.chunks_exact_mut(stride) {
+                norm_strided(run.cpu, &mut row[..queries], query.weight.len(), query);
+                norm_strided(run.cpu, &mut row[queries..queries + keys], key.weight.len(), key);
+            }
+        }
+        let Some(rope) = self.rope.map(|index| &run.ropes[index]) else { return };
+        for text in run.texts.iter().filter(|text| !text.is_empty()) {
+            rope.with(text.len(), |angles| {
+                for (heads, from) in [(self.heads, 0), (self.kv_heads, queries)] {
+                    let rows: Range<usize> = text.start * stride + from..(text.end - 1) * stride + from + heads * self.dim;
+                    rotate(&mut qkv[rows], stride, heads, self.dim, angles);
+                }
+            });
+        }
+    }
+
+    pub(super) fn weight_bytes(&self) -> usize {
+        let norms = self.qk_norm.as_ref().map_or(0, |(query, key)| parts::norm_bytes(query) + parts::norm_bytes(key));
+        self.qkv.bytes() + self.output.bytes() + norms + self.bias.weight_bytes()
+    }
+}
+
+/// A rotation, with its angles as far as they are kept.
+pub(super) struct RopeOp {
+    rope: Arc<Rope>,
+    kept: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl RopeOp {
+    fn new(rope: Arc<Rope>, max_tokens: usize) -> Self {
+        // Up to its trained length every text turns alike; beyond it, by its own length.
+        let alike = match &rope.frequencies {
+            Frequencies::Fixed(_) => max_tokens,
+            Frequencies::Dynamic { trained, .. } | Frequencies::ByLength { trained, .. } => *trained,
+        };
+        let kept = alike.min(max_tokens).min(KEPT_ANGLES);
+        let (cos, sin) = rope.table(kept);
+        Self { rope, kept, cos, sin }
+    }
+
+    /// Calls `turn` with the angles for a text of that length.
+    fn with(&self, tokens: usize, turn: impl FnOnce(Angles)) {
+        let (pairs, interleaved) = (self.rope.dim / 2, self.rope.pairing == Pairing::Neighbours);
+        if tokens <= self.kept {
+            return turn(Angles { cos: &self.cos, sin: &self.sin, pairs, interleaved });
+        }
+        let (cos, sin) = self.rope.table(tokens);
+        turn(Angles { cos: &cos, sin: &sin, pairs, interleaved });
+    }
+}
+
+/// See `network::PositionBias`.
+enum BiasOp {
+    None,
+    Alibi(Arc<[f32]>),
+    /// `[buckets, H]`.
+    Buckets {
+        table: Vec<f32>,
+        buckets: usize,
+        max_distance: usize,
+    },
+}
+
+impl BiasOp {
+    fn new(bias: &PositionBias) -> Result<Self, LoadError> {
+        match bias {
+            PositionBias::None => Ok(Self::None),
+            PositionBias::Alibi(slopes) => Ok(Self::Alibi(slopes.clone())),
+            PositionBias::Buckets { table, max_distance } => {
+                Ok(Self::Buckets { table: numbers(table)?, buckets: table.shape()[0], max_distance: *max_distance })
+            }
+            PositionBias::Disentangled(about) => Err(about.table.refuse("disentangled attention is not computed by the fused executor")),
+        }
+    }
+
+    /// By head and distance, `[H, 2 longest - 1]`.
+    fn at(&self, longest: usize, heads: usize) -> Option<Vec<f32>> {
+        let far = longest.max(1) as i64 - 1;
+        match self {
+            Self::None => None,
+            Self::Alibi(slopes) => Some(slopes.iter().flat_map(|slope| (-far..=far).map(move |distance| -(distance.abs() as f32) * slope)).collect()),
+            Self::Buckets { table, buckets, max_distance } => {
+                let rows: Vec<usize> = (-far..=far).map(|distance| PositionBias::bucket(distance, *buckets, *max_distance)).collect();
+                Some((0..heads).flat_map(|head| rows.iter().map(move |row| table[row * heads + head])).collect())
+            }
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Alibi(slopes) => slopes.len() * size_of::<f32>(),
+            Self::Buckets { table, .. } => table.len() * size_of::<f32>(),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The fused executor: a `Network` in f32 on the processor, on packed weights, whole layers at a time.
+//!
+//! A batch is cut into groups of texts. One thread takes a group through all layers, so that its activations stay in that thread's cache and nobody
+//! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.
+
+mod attention;
+mod embeddings;
+mod layer;
+mod mlp;
+mod parts;
+mod space;
+
+use super::Limits;
+use crate::kernels::host::attention::Scratches;
+use crate::kernels::host::norm::{self, Norm};
+use crate::kernels::host::pool::Team;
+use crate::kernels::host::{Cpu, team};
+use crate::network::{LoadError, Network, PositionBias};
+use crate::ragged::Packed;
+use attention::RopeOp;
+use candle_core::Result;
+use embeddings::EmbeddingsOp;
+use layer::LayerOp;
+use space::Spaces;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A group has at most this many tokens, unless one text has more: its activations and a panel of weights then fit the second-level cache.
+const GROUP_TOKENS: usize = 256;
+/// A group has at least this many tokens, or the weights would be read too often for what they do.
+const GROUP_TOKENS_LEAST: usize = 64;
+/// Groups per thread that a large batch is cut into, so that the last ones to finish do not leave others idle.
+const GROUPS_PER_THREAD: usize = 4;
+
+/// A network whose weights are packed for this processor.
+pub struct HostExecutor {
+    cpu: Cpu,
+    embeddings: EmbeddingsOp,
+    /// Each layer once, and the order in which they are applied.
+    layers: Vec<LayerOp>,
+    order: Vec<usize>,
+    norm: Option<Norm>,
+    ropes: Vec<RopeOp>,
+    width: usize,
+    limits: Limits,
+    spaces: Spaces,
+    scratches: Scratches,
+}
+
+/// What one group's operations share.
+struct Run<'a> {
+    cpu: Cpu,
+    team: &'a Team,
+    ropes: &'a [RopeOp],
+    /// The rows of each text.
+    texts: &'a [Range<usize>],
+    scratches: &'a Scratches,
+}
+
+/// Whether all words of a network's description are known here.
+///
+/// # Errors
+/// The first that is not.
+pub fn supports(network: &Network) -> std::result::Result<(), &'static str> {
+    if network.adapters > 0 {
+        return Err("task adapters");
+    }
+    for layer in &network.layers {
+        if layer.convolution.is_some() {
+            return Err("a convolution beside a layer");
+        }
+        if matches!(layer.attention.bias, PositionBias::Disentangled(_)) {
+            return Err("disentangled attention");
+        }
+    }
+    Ok(())
+}
+
+impl HostExecutor {
+    /// Packs a network's weights.
+    ///
+    /// # Errors
+    /// Weights that are not finite. The network must be one that `supports` takes.
+    pub fn new(network: &Network, cpu: Cpu) -> std::result::Result<Self, LoadError> {
+        let (mut layers, mut held, mut order, mut ropes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for layer in &network.layers {
+            let known = held.iter().position(|other| Arc::ptr_eq(other, layer));
+            if known.is_none() {
+                held.push(layer.clone());
+                layers.push(LayerOp::new(layer, network.max_tokens, &mut ropes)?);
+            }
+            order.push(known.unwrap_or(layers.len() - 1));
+        }
+        Ok(Self {
+            cpu,
+            embeddings: EmbeddingsOp::new(&network.embeddings)?,
+            layers,
+            order,
+            norm: network.norm.as_ref().map(parts::norm).transpose()?,
+            ropes,
+            width: network.width,
+            limits: Limits::of(network),
+            spaces: Spaces::default(),
+            scratches: Scratches::default(),
+        })
+    }
+
+    /// What the weights occupy in memory.
+    pub fn weight_bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(LayerOp::weight_bytes).sum();
+        self.embeddings.weight_bytes() + layers + self.norm.as_ref().map_or(0, parts::norm_bytes)
+    }
+
+    /// The hidden state after the last layer, `[T, C]`, in the order of the batch.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, texts that are empty or too long.
+    pub fn run(&self, batch: &Packed) -> Result<Vec<f32>> {
+        self.run_with(batch, team())
+    }
+
+    /// The same with a team of the caller's.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn run_with(&self, batch: &Packed, team: &Team) -> Result<Vec<f32>> {
+        self.limits.check(batch)?;
+        let groups = groups(batch, team.threads());
+        if let [_] = groups.as_slice() {
+            return Ok(self.group(batch, &(0..batch.texts()).collect::<Vec<_>>(), team));
+        }
+        let texts: Vec<Range<usize>> = batch.segments.ranges().collect();
+        let out = Mutex::new(vec![0f32; batch.tokens() * self.width]);
+        team.each(groups.len(), &|index| {
+            let group = &groups[index];
+            let hidden = self.group(batch, group, &Team::alone());
+            let mut rows = hidden.as_slice();
+            // Held while finished rows are copied, never while something is computed.
+            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+            for text in group {
+                let (own, rest) = rows.split_at(texts[*text].len() * self.width);
+                out[texts[*text].start * self.width..][..own.len()].copy_from_slice(own);
+                rows = rest;
+            }
+        });
+        Ok(out.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Some texts of a batch, one after the other: `[tokens, C]`.
+    fn group(&self, batch: &Packed, texts: &[usize], team: &Team) -> Vec<f32> {
+        let all: Vec<Range<usize>> = batch.segments.ranges().collect();
+        let (mut ids, mut ranges) = (Vec::new(), Vec::new());
+        for text in texts {
+            let start = ids.len();
+            ids.extend_from_slice(&batch.ids[all[*text].clone()]);
+            ranges.push(start..ids.len());
+        }
+        let run = Run { cpu: self.cpu, team, ropes: &self.ropes, texts: &ranges, scratches: &self.scratches };
+        let mut space = self.spaces.borrow();
+        let mut x = self.embeddings.forward(&ids, &run);
+        for index in &self.order {
+            self.layers[*index].forward(&mut x, &mut space, &run);
+        }
+        if let Some(norm) = &self.norm {
+            norm::norm(self.cpu, &mut x, norm);
+        }
+        self.spaces.give_back(space);
+        x
+    }
+}
+
+/// Which texts are computed together. One group means that all threads work on it together.
+fn groups(batch: &Packed, threads: usize) -> Vec<Vec<usize>> {
+    let lens: Vec<usize> = batch.segments.ranges().map(|rows| rows.len()).collect();
+    let total = batch.tokens();
+    // With fewer texts than threads, or hardly more, some threads would have nothing to do.
+    if threads > 1 && (lens.len() < 2 * threads || total < GROUP_TOKENS_LEAST * threads) {
+        return vec![(0..lens.len()).collect()];
+    }
+    let target = (total / (GROUPS_PER_THREAD * threads)).clamp(GROUP_TOKENS_LEAST, GROUP_TOKENS);
+    let mut order: Vec<usize> = (0..lens.len()).collect();
+    // The longest first: what is left at the end is short.
+    order.sort_by_key(|text| std::cmp::Reverse(lens[*text]));
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut tokens = 0;
+    for text in order {
+        match groups.last_mut() {
+            Some(group) if tokens + lens[text] <= target => group.push(text),
+            _ => {
+                groups.push(vec![text]);
+                tokens = 0;
+            }
+        }
+        tokens += lens[text];
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ragged::Tokens;
+
+    #[test]
+    fn groups_hold_every_text_once_and_stay_small() {
+        for (lens, threads) in
+            [(vec![], 2), (vec![14], 2), (vec![500, 10], 2), ((1..200).collect::<Vec<_>>(), 2), (vec![128; 32], 1), (vec![600; 9], 4)]
+        {
+            let texts: Vec<Tokens> = lens.iter().map(|len| Tokens::whole(vec![0; *len])).collect();
+            let groups = groups(&Packed::new(&texts), threads);
+            let mut all: Vec<usize> = groups.concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..lens.len()).collect::<Vec<_>>());
+            if groups.len() > 1 {
+                assert!(groups.iter().all(|group| group.len() == 1 || group.iter().map(|text| lens[*text]).sum::<usize>() <= GROUP_TOKENS));
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! From handles on weights to the kernels' own forms.
+
+use crate::exec::weights::numbers;
+use crate::kernels::host::Act;
+use crate::kernels::host::norm::Norm;
+use crate::kernels::host::pack::Packed;
+use crate::network::{self, Activation, Linear, LoadError, NormKind, Weight};
+
+/// A norm's numbers.
+pub(super) fn norm(norm: &network::Norm) -> Result<Norm, LoadError> {
+    let mut weight = numbers(&norm.weight)?;
+    if norm.kind == NormKind::RmsPlusOne {
+        weight.iter_mut().for_each(|weight| *weight += 1.);
+    }
+    let bias = norm.bias.as_ref().map(numbers).transpose()?.unwrap_or_else(|| vec![0.; weight.len()]);
+    Ok(Norm { weight, bias, eps: norm.eps as f32, centred: norm.kind == NormKind::Layer })
+}
+
+/// Bytes that a norm occupies.
+pub(super) fn norm_bytes(norm: &Norm) -> usize {
+    (norm.weight.len() + norm.bias.len()) * size_of::<f32>()
+}
+
+/// A linear map, packed.
+pub(super) fn linear(linear: &Linear) -> Result<Packed, LoadError> {
+    stack(&[linear])
+}
+
+/// Maps of one input as one, in order; a bias that one of them lacks is zero.
+pub(super) fn stack(maps: &[&Linear]) -> Result<Packed, LoadError> {
+    let inner = maps.first().map_or(0, |map| map.weight.shape()[1]);
+    let (mut weights, mut bias) = (Vec::new(), Vec::new());
+    for map in maps {
+        weights.extend(numbers(&map.weight)?);
+        match &map.bias {
+            Some(own) => bias.extend(numbers(own)?),
+            None => bias.resize(bias.len() + map.weight.shape()[0], 0.),
+        }
+    }
+    Ok(Packed::new(&weights, inner, &bias))
+}
+
+/// A map stored `[in, out]`, packed.
+pub(super) fn transposed(weight: &Weight) -> Result<Packed, LoadError> {
+    Ok(Packed::transposed(&numbers(weight)?, weight.shape()[1]))
+}
+
+/// An activation as the kernels name it.
+pub(super) fn act(activation: Activation) -> Act {
+    match activation {
+        Activation::Identity => Act::Identity,
+        Activation::Gelu => Act::Gelu,
+        Activation::GeluTanh => Act::GeluTanh,
+        Activation::Relu => Act::Relu,
+        Activation::Sigmoid => Act::Sigmoid,
+        Activation::Silu => Act::Silu,
+        Activation::Tanh => Act::Tanh,
+    }
+}

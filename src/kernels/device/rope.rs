@@ -1,0 +1,57 @@
+//! Rotary positions on candle tensors, always computed in f32: in half precision the angles of far positions would lose what they tell apart.
+
+use candle_core::{DType, Result, Tensor};
+
+/// Turns the leading `2 n` dimensions of each head of `x: [T, H, D]` by the angles whose cosines and sines are `[T, n]`: dimension `i` with
+/// `i + n`, or with its neighbour if `interleaved`.
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, interleaved: bool) -> Result<Tensor> {
+    let (tokens, heads, dim) = x.dims3()?;
+    let pairs = cos.dim(1)?;
+    let turned = x.narrow(2, 0, 2 * pairs)?.to_dtype(DType::F32)?.contiguous()?;
+    let turned = if interleaved {
+        let halves = turned.reshape((tokens, heads, pairs, 2))?;
+        let (a, b) = (halves.narrow(3, 0, 1)?.squeeze(3)?, halves.narrow(3, 1, 1)?.squeeze(3)?);
+        let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
+        Tensor::stack(&[first, second], 3)?.flatten_from(2)?
+    } else {
+        candle_nn::rotary_emb::rope_thd(&turned.unsqueeze(0)?, cos, sin)?.squeeze(0)?
+    };
+    let turned = turned.to_dtype(x.dtype())?;
+    if 2 * pairs == dim { Ok(turned) } else { Tensor::cat(&[&turned, &x.narrow(2, 2 * pairs, dim - 2 * pairs)?], 2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn each_pair_is_turned_by_its_angle_and_the_rest_is_left() -> Result<()> {
+        let (tokens, heads, dim, pairs) = (3, 2, 7, 2);
+        let x = Tensor::randn(0f32, 1., (tokens, heads, dim), &Device::Cpu)?;
+        let angle = |t: usize, p: usize| (t as f32 + 0.5) * (p as f32 + 1.) * 0.7;
+        let table = |f: fn(f32) -> f32| {
+            let values: Vec<f32> = (0..tokens).flat_map(|t| (0..pairs).map(move |p| f(angle(t, p)))).collect();
+            Tensor::from_vec(values, (tokens, pairs), &Device::Cpu)
+        };
+        let (cos, sin) = (table(f32::cos)?, table(f32::sin)?);
+        for interleaved in [false, true] {
+            let (got, x) = (rotate(&x, &cos, &sin, interleaved)?.to_vec3::<f32>()?, x.to_vec3::<f32>()?);
+            for (t, h) in (0..tokens).flat_map(|t| (0..heads).map(move |h| (t, h))) {
+                let mut want = x[t][h].clone();
+                for p in 0..pairs {
+                    let (i, j) = if interleaved { (2 * p, 2 * p + 1) } else { (p, p + pairs) };
+                    let (a, b) = (x[t][h][i], x[t][h][j]);
+                    want[i] = a * angle(t, p).cos() - b * angle(t, p).sin();
+                    want[j] = a * angle(t, p).sin() + b * angle(t, p).cos();
+                }
+                for (got, want) in got[t][h].iter().zip(want) {
+                    assert!((got - want).abs() < 1e-6, "{got} {want}");
+                }
+            }
+        }
+        Ok(())
+    }
+}

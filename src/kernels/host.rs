@@ -1,0 +1,12 @@
+//! The processor's own operations. They stand in a crate of their own, so that a test build optimises them and compiles the rest quickly.
+
+use super::threads;
+use std::sync::OnceLock;
+use vecmill_host_kernels::pool::Team;
+pub use vecmill_host_kernels::{Act, Cpu, Level, attention, gemm, norm, pack, pool, rope};
+
+/// The process's own team, of as many threads as `threads::limit` said (or as the process may use), started when it is first asked for.
+pub fn team() -> &'static Team {
+    static TEAM: OnceLock<Team> = OnceLock::new();
+    TEAM.get_or_init(|| Team::of(threads::count()))
+}
