@@ -170,7 +170,15 @@ impl Store {
     /// A transaction that will write.
     async fn write(&self) -> Result<Transaction<'static, Any>> {
         // SQLite refuses to turn a reader into a writer while another one writes; so it is a writer from the start.
-        Ok(self.pool.begin_with(if self.postgres { "BEGIN" } else { "BEGIN IMMEDIATE" }).await?)
+        let begin = if self.postgres { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        match self.pool.begin_with(begin).await {
+            // SQLite ends a transaction by itself when the disk is full, and the driver takes it for open ever after. A new connection does not.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.pool.acquire().await?.close().await?;
+                Ok(self.pool.begin_with(begin).await?)
+            }
+            transaction => Ok(transaction?),
+        }
     }
 }
 

@@ -200,3 +200,24 @@ fn files_are_read_by_range_and_end_when_they_expire() {
         assert!(store.next_chunk("file-1", -1, 0).await.unwrap().is_none());
     });
 }
+
+#[test]
+fn a_full_disk_writes_nothing_and_the_work_goes_on_when_there_is_room() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Place::File(dir.path().join("vecmill.db"))).await.unwrap();
+        started(&store, "batch_1", DAY_MS).await;
+        let a = store.claim_segment("a").await.unwrap().unwrap();
+        let pages: i64 = sqlx::query("PRAGMA page_count").fetch_one(&store.pool).await.unwrap().try_get(0).unwrap();
+        let limit = |pages: i64| sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")));
+        limit(pages + 10).execute(&store.pool).await.unwrap();
+        let large = line(&a, &"x".repeat(1 << 20));
+        assert!(store.advance(&a, "a", &large, DAY_MS).await.unwrap_err().to_string().contains("full"));
+        assert_eq!((store.any_job("batch_1").await.unwrap().unwrap().completed, content(&store, "file-out-batch_1").await), (0, String::new()));
+        limit(1 << 30).execute(&store.pool).await.unwrap();
+        let again = store.claim_segment("a").await.unwrap().unwrap();
+        assert_eq!((again.seq, again.part, again.next_line), (a.seq, a.part, a.next_line), "its own claim, where it was");
+        assert!(store.advance(&a, "a", &large, DAY_MS).await.unwrap().is_some());
+        assert_eq!(content(&store, "file-out-batch_1").await.len(), 1 << 20);
+    });
+}
