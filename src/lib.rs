@@ -6,7 +6,8 @@
 //! 2. [`service`] admits it by bytes, turns its texts into tokens on a few threads of its own, and submits them to the engine, whole or not at all.
 //! 3. [`engine`] keeps them in one queue per device (two lanes, fair between clients). Whenever the device is free, its thread takes a batch of
 //!    one model, lays the texts end to end ([`ragged`]) and runs the pipeline of `modules.json`: encoder, pooling, and what follows.
-//! 4. The encoder is a [`network`], plain data written by a page of [`encoders`]; an executor of [`exec`] runs it with the operations of [`kernels`].
+//! 4. The encoder is a [`network`], plain data written by a page of [`encoders`]; an executor of [`exec`] runs it with the operations of [`kernels`]:
+//!    on a CPU the fused one, on packed weights, where it knows every word of the description; else the one on candle tensors.
 //! 5. The rows come back to the service, which cuts and scales them; `wire` writes the answer straight from the buffer.
 //!
 //! # Rooms, in reading order
@@ -23,8 +24,8 @@
 //! | [`engine`] | queue, device thread, pipeline, loading | what text is |
 //! | [`encoders`] | one page per architecture: config.json and weight names become a `Network` | a batch, a device, a pooling mode |
 //! | [`network`] | the description those pages fill in | how it is run |
-//! | [`exec`] | runs a `Network` on a packed batch | what text is |
-//! | [`kernels`] | operations whose body depends on the device; the only place for `unsafe` and `cfg(feature)` | - |
+//! | [`exec`] | runs a `Network` on a packed batch: `host` fused on the CPU, `tensor` on candle, which is also the reference | what text is |
+//! | [`kernels`] | operations whose body depends on the device; the only place for `unsafe` and `cfg(feature)`. The CPU's own are the crate in `crates/host-kernels`, so that tests run them optimised | - |
 //! | [`hub`], [`card`] | from a name to verified files on disk | - |
 //! | [`ragged`] | leaf: tokens of one text, offsets, a packed batch | - |
 //!

@@ -143,16 +143,20 @@ fn no_tensor_can_be_left_out_unseen() {
             let kept = shards.iter().flat_map(SafeTensors::iter).filter(|(name, _)| *name != without);
             let file = safetensors::serialize(kept, None).expect("safetensors");
             table.add("checkpoint", Arc::new(file))?;
-            describe(&config, &table).map(|(_, network)| format!("{network:?}"))
+            describe(&config, &table).map(|(_, network)| network)
         };
         let whole = described("").unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        if whole.layers.is_empty() {
+            // A table of vectors is what it has: weights and a map beside it may be there or not.
+            continue;
+        }
         let twice = |name: &str| {
             let data = |of: &str| shards.iter().find_map(|shard| shard.tensor(of).ok()).map(|tensor| tensor.data());
             shards.iter().flat_map(|shard| shard.names()).any(|other| other != name && data(other) == data(name))
         };
         for name in shards.iter().flat_map(|shard| shard.names()).filter(|name| !twice(name)) {
             match described(name) {
-                Ok(less) => assert_eq!(less, whole, "{}: without {name} it is another network", dir.display()),
+                Ok(less) => assert_eq!(format!("{less:?}"), format!("{whole:?}"), "{}: without {name} it is another network", dir.display()),
                 Err(error) => assert!(error.to_string().starts_with("checkpoint: tensor `"), "{}: without {name}: {error}", dir.display()),
             }
         }

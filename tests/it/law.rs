@@ -123,7 +123,7 @@ fn both_executors_agree_and_the_fused_one_does_not_depend_on_batch_or_threads() 
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
-    let beyond = ["adapters", "convolution", "disentangled c2p", "disentangled p2c", "disentangled log"];
+    let beyond = ["adapters", "adapted token type", "convolution", "disentangled c2p", "disentangled p2c", "disentangled log"];
     let missing: Vec<_> = WORDS.iter().filter(|word| !beyond.contains(word) && !fused.borrow().contains(*word)).collect();
     assert!(missing.is_empty(), "never drawn for the fused executor: {missing:?}");
     println!("random networks: the executors differ by at most {:.3e}", *worst.borrow());

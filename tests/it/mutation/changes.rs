@@ -42,7 +42,9 @@ pub const KINDS: &[&str] = &[
     "projection bias left out",
     "token map",
     "token weights left out",
+    "projection norm left out",
     "adapter scale",
+    "adapted token type left out",
     "query bias left out",
     "key bias left out",
     "value bias left out",
@@ -191,6 +193,12 @@ impl All<'_> {
             let deltas = &mut network.embeddings.tokens.adapters;
             deltas.iter_mut().for_each(|delta| delta.scale *= 2.);
             !deltas.is_empty()
+        });
+        self.outer("adapted token type left out", "", |network| {
+            network.embeddings.tokens.adapters.iter_mut().filter_map(|delta| delta.token_type.take()).count() > 0
+        });
+        self.outer("projection norm left out", "", |network| {
+            network.embeddings.projection.as_mut().is_some_and(|projection| projection.norm.take().is_some())
         });
         self.outer("adapter scale", "projection", |network| {
             network.embeddings.projection.as_mut().is_some_and(|projection| other_scale(&mut projection.linear.adapters))

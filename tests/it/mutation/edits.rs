@@ -8,8 +8,11 @@ use vecmill::network::{
 
 pub type Place<Of, What> = (&'static str, fn(&mut Of) -> Option<&mut What>);
 
-pub const OUTER_NORMS: [Place<Network, Norm>; 2] =
-    [("embedding norm", |network| network.embeddings.norm.as_mut()), ("final norm", |network| network.norm.as_mut())];
+pub const OUTER_NORMS: [Place<Network, Norm>; 3] = [
+    ("embedding norm", |network| network.embeddings.norm.as_mut()),
+    ("final norm", |network| network.norm.as_mut()),
+    ("projection norm", |network| network.embeddings.projection.as_mut().and_then(|projection| projection.norm.as_mut())),
+];
 
 pub const LAYER_NORMS: [Place<Layer, Norm>; 11] = [
     ("before attention", |layer| layer.attention_norms.before.as_mut()),
