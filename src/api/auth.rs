@@ -16,10 +16,10 @@ pub(super) const DEFAULT: &str = "default";
 ///
 /// # Errors
 /// As [`authorize`]; `RateLimited`.
-pub(super) fn enter(api: &Api, seen: &Seen, headers: &HeaderMap, scope: Option<&'static str>) -> Result<Option<Arc<Key>>, Fault> {
+pub(super) async fn enter(api: &Api, seen: &Seen, headers: &HeaderMap, scope: Option<&'static str>) -> Result<Option<Arc<Key>>, Fault> {
     let key = authorize(&api.books.access, headers, scope)?;
     seen.note_key(key.as_ref());
-    match api.books.limiter.enter(key.as_deref()) {
+    match api.books.limiter.enter(key.as_deref()).await {
         Ok(Some(pass)) => seen.note_pass(pass),
         Ok(None) => {}
         Err(exceeded) => {
@@ -35,6 +35,7 @@ pub(super) fn caller(api: &Api, seen: &Seen, key: Option<&Key>) -> Caller {
     Caller {
         client: key.map_or_else(rand::random, Key::number),
         weight: key.map_or(1, |key| key.weight),
+        bulk: false,
         pass: seen.pass().cloned(),
         deadline: seen.arrived + api.options.deadline,
     }

@@ -6,6 +6,7 @@ use crate::wire::Fault;
 use crate::wire::fault::NativeEnvelope;
 use crate::wire::listing::{Modality, ModelStatus};
 use crate::wire::openai::Envelope;
+use crate::wire::schema::Order;
 use axum::extract::Path;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -29,14 +30,29 @@ use utoipa_swagger_ui::Config;
         native::keys::me,
         native::accounting::list,
         native::accounting::summary,
+        native::batch::submit,
+        native::batch::list,
+        native::batch::status,
+        native::batch::cancel,
+        native::results::output,
+        native::results::errors,
         openai::embeddings::create,
         openai::models::list,
         openai::models::retrieve,
+        openai::files::create,
+        openai::files::list,
+        openai::files::retrieve,
+        openai::files::delete,
+        openai::files::content,
+        openai::batches::create,
+        openai::batches::list,
+        openai::batches::retrieve,
+        openai::batches::cancel,
         health::live,
         health::ready,
         health::metrics,
     ),
-    components(schemas(NativeEnvelope, Envelope, Modality, ModelStatus)),
+    components(schemas(NativeEnvelope, Envelope, Modality, ModelStatus, Order)),
     modifiers(&Aliases, &Faults, &Bearer),
 )]
 struct Document;
@@ -46,11 +62,14 @@ struct Aliases;
 
 impl Modify for Aliases {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        if let Some(mut item) = document.paths.paths.get("/oai/v1/embeddings").cloned() {
-            if let Some(operation) = &mut item.post {
-                operation.operation_id = Some("openai_create_embedding_v1".to_owned());
+        let also = |path: &str| path.strip_prefix("/oai").filter(|short| Dialect::of(short) == Dialect::OpenAi).map(str::to_owned);
+        let paths = &mut document.paths.paths;
+        let found: Vec<_> = paths.iter().filter_map(|(path, item)| Some((also(path)?, item.clone()))).collect();
+        for (path, mut item) in found {
+            for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+                operation.operation_id = operation.operation_id.take().map(|id| id + "_v1");
             }
-            document.paths.paths.insert("/v1/embeddings".to_owned(), item);
+            paths.insert(path, item);
         }
     }
 }

@@ -30,6 +30,10 @@ impl Embedder for Service {
         Some(Found { slug: found.model.slug.clone(), input_type: found.input_type, preset: found.preset, state, embeds_empty })
     }
 
+    fn batch_tokens(&self) -> usize {
+        self.models().iter().filter_map(|model| model.loaded()).map(|loaded| loaded.engine.budget.tokens).max().unwrap_or(0)
+    }
+
     fn list(&self) -> Vec<ModelItem> {
         let alive = self.engine().is_alive();
         let models = self.models().iter().map(|model| item(model, alive));

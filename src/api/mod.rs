@@ -1,7 +1,9 @@
 //! HTTP: the route table, the stack around it, and the limits of both. Never a tensor, never the store.
 
 use crate::service::books::Books;
+use crate::service::jobs::Lines;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -19,6 +21,7 @@ mod docs;
 pub mod embedder;
 mod health;
 mod lifecycle;
+mod lines;
 mod live;
 mod native;
 mod observe;
@@ -62,6 +65,10 @@ pub struct Options {
     pub linger_bytes: usize,
     /// Connections served at once. A few more are answered 429, and any beyond those are closed unanswered.
     pub max_connections: usize,
+    /// The server's address as clients see it; `None` = as the request names it.
+    pub public_url: Option<String>,
+    /// Whether that is HTTPS where the request names it.
+    pub https: bool,
     /// How long running requests may go on after a shutdown was asked for.
     pub drain_timeout: Duration,
 }
@@ -84,6 +91,8 @@ impl Default for Options {
             linger_bytes: 128 << 20,
             // Shells commonly allow 1024 file descriptors.
             max_connections: 900,
+            public_url: None,
+            https: false,
             drain_timeout: Duration::from_secs(60),
         }
     }
@@ -101,6 +110,12 @@ pub struct Api {
 }
 
 impl Api {
+    /// What answers the lines of batch jobs: the same path as live requests.
+    pub fn lines(&self) -> Arc<dyn Lines> {
+        let (max_texts, max_token_ids) = (self.options.max_texts, self.options.max_token_ids);
+        Arc::new(lines::ApiLines { embedder: self.embedder.clone(), max_texts, max_token_ids })
+    }
+
     /// An API in front of `embedder`, with the server's books.
     pub fn new(embedder: Arc<dyn Embedder>, books: Arc<Books>, options: Options) -> Self {
         let held = body::HeldBytes::new(options.max_held_bytes);
@@ -115,21 +130,38 @@ type Shared = axum::extract::State<Arc<Api>>;
 type Route = (&'static str, (&'static str, MethodRouter<Arc<Api>>));
 
 /// THE table. In paths that end in a wildcard one rule serves `a%2Fb` and `a/b`: it takes raw slashes, and is percent-decoded.
-fn routes() -> [Route; 18] {
+fn routes() -> [Route; 35] {
     [
         ("/v1/inference/embed", only_post(native::embed::embed)),
         ("/v1/models", only_get(native::models::list)),
         ("/v1/models/{*slug}", only_get(native::models::get)),
+        ("/v1/inference/batch", get_or_post(native::batch::list, native::batch::submit)),
+        ("/v1/inference/batch/{id}", only_get(native::batch::status)),
+        ("/v1/inference/batch/{id}/cancel", only_post(native::batch::cancel)),
+        ("/v1/inference/batch/{id}/output", only_get(native::results::output)),
+        ("/v1/inference/batch/{id}/errors", only_get(native::results::errors)),
         ("/v1/accounting/usage", only_get(native::accounting::list)),
         ("/v1/accounting/usage/summary", only_get(native::accounting::summary)),
         ("/v1/me", only_get(native::keys::me)),
         ("/v1/api-keys", get_or_post(native::keys::list, native::keys::create)),
         ("/v1/api-keys/{id}", only_delete(native::keys::delete)),
         ("/oai/v1/embeddings", only_post(openai::embeddings::create)),
-        // No native path has this name; a base URL that ends in /v1 finds it.
-        ("/v1/embeddings", only_post(openai::embeddings::create)),
         ("/oai/v1/models", only_get(openai::models::list)),
         ("/oai/v1/models/{*id}", only_get(openai::models::retrieve)),
+        ("/oai/v1/files", of_any_size(get_or_post(openai::files::list, openai::files::create))),
+        ("/oai/v1/files/{id}", get_or_delete(openai::files::retrieve, openai::files::delete)),
+        ("/oai/v1/files/{id}/content", only_get(openai::files::content)),
+        ("/oai/v1/batches", get_or_post(openai::batches::list, openai::batches::create)),
+        ("/oai/v1/batches/{id}", only_get(openai::batches::retrieve)),
+        ("/oai/v1/batches/{id}/cancel", only_post(openai::batches::cancel)),
+        // No native path has these names; a base URL that ends in /v1 finds them.
+        ("/v1/embeddings", only_post(openai::embeddings::create)),
+        ("/v1/files", of_any_size(get_or_post(openai::files::list, openai::files::create))),
+        ("/v1/files/{id}", get_or_delete(openai::files::retrieve, openai::files::delete)),
+        ("/v1/files/{id}/content", only_get(openai::files::content)),
+        ("/v1/batches", get_or_post(openai::batches::list, openai::batches::create)),
+        ("/v1/batches/{id}", only_get(openai::batches::retrieve)),
+        ("/v1/batches/{id}/cancel", only_post(openai::batches::cancel)),
         ("/health", only_get(health::live)),
         ("/health/ready", only_get(health::ready)),
         ("/metrics", only_get(health::metrics)),
@@ -192,4 +224,18 @@ where
 {
     const ALLOW: &str = "GET, HEAD, POST";
     (ALLOW, get(read).post(write).fallback(|| async { reply::wrong_method(ALLOW) }))
+}
+
+fn get_or_delete<G, GT: 'static, D, DT: 'static>(read: G, remove: D) -> (&'static str, MethodRouter<Arc<Api>>)
+where
+    G: Handler<GT, Arc<Api>>,
+    D: Handler<DT, Arc<Api>>,
+{
+    const ALLOW: &str = "GET, HEAD, DELETE";
+    (ALLOW, get(read).delete(remove).fallback(|| async { reply::wrong_method(ALLOW) }))
+}
+
+/// For bodies that are not held but go on as they come, within a limit of their own.
+fn of_any_size((allow, method): (&'static str, MethodRouter<Arc<Api>>)) -> (&'static str, MethodRouter<Arc<Api>>) {
+    (allow, method.layer(DefaultBodyLimit::disable()))
 }

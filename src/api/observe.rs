@@ -81,11 +81,11 @@ const RATE_LIMIT: [HeaderName; 3] = [
 ];
 
 /// Settles the request with its limits: one that was turned away does not count; and tells the caller where it stands.
-fn settle(seen: &Seen, response: &mut Response) {
+async fn settle(seen: &Seen, response: &mut Response) {
     if response.status() == StatusCode::TOO_MANY_REQUESTS
         && let Some(pass) = seen.pass()
     {
-        pass.take_back();
+        pass.take_back().await;
     }
     let standing = seen.notes.exceeded.get().copied().or_else(|| seen.pass().and_then(|pass| pass.standing()));
     if let Some(Standing { limit, remaining, reset_s }) = standing {
@@ -140,7 +140,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     if let Ok(id) = HeaderValue::from_str(&seen.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    settle(&seen, &mut response);
+    settle(&seen, &mut response).await;
     if !probe {
         span.in_scope(|| account(&seen, &response));
     }

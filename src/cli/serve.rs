@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::service::Service;
 use crate::service::access::Access;
 use crate::service::books::Books;
+use crate::service::jobs::Lines;
 use crate::service::keyfile::KeyFile;
 use crate::service::registry::Registry;
 use crate::store::Store;
@@ -50,13 +51,17 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
 
     let (failed, mut loading_failed) = oneshot::channel();
+    let (loaded, may_work) = oneshot::channel();
     let loader = service.clone();
     let (models, hub) = (resolved.models.clone(), resolved.hub.clone());
     let budgets = resolved.budget_bytes();
     tokio::spawn(async move {
         match start::load_all(&loader, models, &hub, budgets).await {
-            // The one line on stdout: whoever started us waits for it.
-            Ok(()) => println!("listening on {scheme}://{address}"),
+            Ok(()) => {
+                let _ = loaded.send(());
+                // The one line on stdout: whoever started us waits for it.
+                println!("listening on {scheme}://{address}");
+            }
             Err(error) => drop(failed.send(error)),
         }
     });
@@ -64,6 +69,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
     let api = Arc::new(api::Api::new(service.clone(), books.clone(), resolved.api));
+    let working = tokio::spawn(work(books.clone(), api.lines(), may_work));
     let stopped = async move { stopped.notified().await };
     let mut server = match tls {
         None => tokio::spawn(api::serve(listener, api, stopped)),
@@ -82,6 +88,9 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
         _ = terminate.recv() => tracing::info!("SIGTERM: finishing what is admitted"),
         _ = interrupt.recv() => tracing::info!("interrupted: finishing what is admitted; again to stop at once"),
     }
+    // Jobs stop first: what is not written down is done again by the next server, and live requests have the device to themselves.
+    working.abort();
+    books.jobs.release().await;
     stop.notify_one();
     tokio::select! {
         result = &mut server => result.context("the listener ended")?.context("the listener failed")?,
@@ -113,7 +122,7 @@ async fn open_books(resolved: &Resolved) -> anyhow::Result<Books> {
         }
         None => Arc::new(Access::keys(Vec::new())),
     };
-    Ok(Books::open(store, access, resolved.no_auth, resolved.limits).await?)
+    Ok(Books::open(store, access, resolved.books).await?)
 }
 
 /// Follows the keys file for as long as the server lives.
@@ -147,5 +156,12 @@ async fn watch_tls(mut watch: api::TlsWatch) {
             }
         }
         last.clear();
+    }
+}
+
+/// Runs batch jobs from the time all models are there.
+async fn work(books: Arc<Books>, lines: Arc<dyn Lines>, may_work: oneshot::Receiver<()>) {
+    if may_work.await.is_ok() {
+        books.jobs.clone().run(lines).await;
     }
 }

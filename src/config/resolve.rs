@@ -23,8 +23,7 @@ pub struct Resolved {
     pub tls: Option<api::TlsFiles>,
     pub no_auth: bool,
     pub store: Place,
-    pub limits: service::limits::Options,
-    pub public_url: Option<String>,
+    pub books: service::books::Options,
     pub hub: hub::Options,
     pub threads: usize,
     pub engine: engine::Options,
@@ -94,7 +93,8 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
             engine.max_queue_tokens
         ));
     }
-    if let Some(url) = &said.public_url
+    let public_url = said.public_url.clone();
+    if let Some(url) = &public_url
         && !(url.starts_with("http://") || url.starts_with("https://"))
     {
         return impossible(format!("--public-url {url:?} must begin with http:// or https://"));
@@ -102,17 +102,22 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
     let models = models(&said, &load)?;
     let limits =
         api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, max_token_ids: max_request_tokens, ..api::Options::default() };
-    let api = api::Options { deadline, openai_hosts: openai_hosts(&said.openai_host)?, cors_origins: cors_origins(&said.cors_origin)?, ..limits };
+    let tls = tls(said.tls_cert.clone(), said.tls_key.clone())?;
+    let (openai_hosts, cors_origins) = (openai_hosts(&said.openai_host)?, cors_origins(&said.cors_origin)?);
+    let api = api::Options { deadline, public_url, https: tls.is_some(), openai_hosts, cors_origins, ..limits };
     Ok(Resolved {
         aliases: aliases::resolve(&said.aliases, &models)?,
         models,
         listen,
-        keys: said.keys,
-        tls: tls(said.tls_cert, said.tls_key)?,
+        keys: said.keys.clone(),
+        tls,
         no_auth,
         store: resolve_store(&said.store, env)?,
-        limits: limits::resolve(said.rate_limits.as_ref())?,
-        public_url: said.public_url,
+        books: service::books::Options {
+            stays_open: no_auth,
+            limits: limits::resolve(said.rate_limits.as_ref())?,
+            jobs: jobs(&said, max_body_bytes)?,
+        },
         hub,
         threads,
         engine,
@@ -178,6 +183,24 @@ fn openai_hosts(said: &[String]) -> Result<Vec<String>, ConfigError> {
     match said.iter().find(|host| host.is_empty() || !host.bytes().all(fine)) {
         Some(host) => impossible(format!("--openai-host {host:?} must be a host name such as openai.example.com, without scheme and port")),
         None => Ok(said.to_vec()),
+    }
+}
+
+/// What batch jobs may ask.
+fn jobs(said: &Said, max_line_bytes: usize) -> Result<service::jobs::Options, ConfigError> {
+    let default = service::jobs::Options::default();
+    let options = service::jobs::Options {
+        max_lines: said.max_job_lines.unwrap_or(default.max_lines),
+        max_file_bytes: said.max_file_bytes.map_or(default.max_file_bytes, |bytes| bytes.as_u64()),
+        max_line_bytes,
+        keep: said.keep_files_days.map_or(default.keep, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
+        ..default
+    };
+    match [("max-job-lines", options.max_lines as u64), ("max-file-bytes", options.max_file_bytes), ("keep-files-days", options.keep.as_secs())] {
+        limits if limits.iter().all(|(_, limit)| *limit > 0) => Ok(options),
+        limits => {
+            impossible(limits.iter().filter(|(_, limit)| *limit == 0).map(|(name, _)| format!("--{name} must be at least 1")).collect::<String>())
+        }
     }
 }
 

@@ -91,6 +91,18 @@ pub struct Said {
     #[arg(long, value_name = "BYTES", env = "VECMILL_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<ByteSize>,
 
+    /// Lines of one batch job [default: 50000]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_JOB_LINES")]
+    pub max_job_lines: Option<usize>,
+
+    /// Size of an uploaded file [default: 200MB]
+    #[arg(long, value_name = "BYTES", env = "VECMILL_MAX_FILE_BYTES")]
+    pub max_file_bytes: Option<ByteSize>,
+
+    /// How long files are kept: from their upload, and results from the job's end [default: 30]
+    #[arg(long, value_name = "DAYS", env = "VECMILL_KEEP_FILES_DAYS")]
+    pub keep_files_days: Option<u32>,
+
     /// Time from a request's arrival to its answer, in milliseconds [default: 55000]
     #[arg(long, value_name = "MS", env = "VECMILL_DEADLINE_MS")]
     pub deadline_ms: Option<u64>,
@@ -154,7 +166,7 @@ pub struct SourceSaid {
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
 pub struct StoreSaid {
-    /// Directory for what must survive a restart: keys, usage [default: the user's data directory, /vecmill]
+    /// Directory for what must survive a restart: keys, usage, files, batch jobs [default: the user's data directory, /vecmill]
     #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -294,6 +306,9 @@ impl Said {
             max_texts: self.max_texts.or(file.max_texts),
             max_request_tokens: self.max_request_tokens.or(file.max_request_tokens),
             max_body_bytes: self.max_body_bytes.or(file.max_body_bytes),
+            max_job_lines: self.max_job_lines.or(file.max_job_lines),
+            max_file_bytes: self.max_file_bytes.or(file.max_file_bytes),
+            keep_files_days: self.keep_files_days.or(file.keep_files_days),
             deadline_ms: self.deadline_ms.or(file.deadline_ms),
             model_options: ModelSaid {
                 device: self.model_options.device.or(file.model_options.device),

@@ -35,9 +35,9 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// The lane of a request of this size.
-    pub fn of(texts: usize, tokens: usize) -> Self {
-        if texts <= INTERACTIVE_TEXTS && tokens <= INTERACTIVE_TOKENS { Lane::Interactive } else { Lane::Bulk }
+    /// The lane of a request of this size; `bulk` leaves no choice.
+    pub fn of(texts: usize, tokens: usize, bulk: bool) -> Self {
+        if !bulk && texts <= INTERACTIVE_TEXTS && tokens <= INTERACTIVE_TOKENS { Lane::Interactive } else { Lane::Bulk }
     }
 }
 
@@ -50,6 +50,8 @@ pub struct Submission<J> {
     pub client: u64,
     /// The client's part of the device relative to others of its lane; 0 counts as 1.
     pub weight: u32,
+    /// True puts it into the bulk lane whatever its size.
+    pub bulk: bool,
     /// After this its texts are not worth computing.
     pub deadline: Instant,
     /// Each text with its number of tokens.
@@ -170,8 +172,8 @@ impl<J> Queue<J> {
     }
 
     /// Whether a request of this size would be admitted now. An empty queue takes one of any size up to the limit.
-    pub fn room(&self, texts: usize, tokens: usize) -> Result<(), Full> {
-        let limit_tokens = match Lane::of(texts, tokens) {
+    pub fn room(&self, lane: Lane, tokens: usize) -> Result<(), Full> {
+        let limit_tokens = match lane {
             Lane::Interactive => self.limit_tokens,
             Lane::Bulk if self.queued_tokens == 0 => self.limit_tokens,
             Lane::Bulk => self.limit_tokens - self.limit_tokens / INTERACTIVE_RESERVE,
@@ -184,12 +186,12 @@ impl<J> Queue<J> {
 
     /// Takes in all texts of a request, or none.
     pub fn submit(&mut self, submission: Submission<J>) -> Result<Lane, Full> {
-        let Submission { id, model, client, weight, deadline, mut jobs } = submission;
+        let Submission { id, model, client, weight, bulk, deadline, mut jobs } = submission;
         // A text may have no token at all (a static model on blanks), but it still takes a place.
         jobs.iter_mut().for_each(|(_, tokens)| *tokens = (*tokens).max(1));
         let tokens = jobs.iter().map(|(_, tokens)| tokens).sum();
-        self.room(jobs.len(), tokens)?;
-        let lane = Lane::of(jobs.len(), tokens);
+        let lane = Lane::of(jobs.len(), tokens, bulk);
+        self.room(lane, tokens)?;
         if jobs.is_empty() || model >= self.budgets.len() {
             return Ok(lane);
         }

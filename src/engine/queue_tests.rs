@@ -8,7 +8,7 @@ const BUDGET: Budget = Budget { tokens: 100, texts: 8 };
 
 fn submission(id: RequestId, client: u64, deadline: Instant, lens: &[usize]) -> Submission<(RequestId, usize)> {
     let jobs = lens.iter().enumerate().map(|(index, &tokens)| ((id, index), tokens)).collect();
-    Submission { id, model: 0, client, weight: 1, deadline, jobs }
+    Submission { id, model: 0, client, weight: 1, bulk: false, deadline, jobs }
 }
 
 fn queue(limit_tokens: usize, models: usize) -> Queue<(RequestId, usize)> {
@@ -195,7 +195,7 @@ proptest! {
                     let before = queue.queued_tokens();
                     match queue.submit(request) {
                         Ok(lane) => {
-                            prop_assert_eq!(lane, Lane::of(texts.len(), texts.iter().sum()));
+                            prop_assert_eq!(lane, Lane::of(texts.len(), texts.iter().sum(), false));
                             waiting.insert(id, (0..texts.len()).collect());
                             if late { late_ids.push(id) }
                         }

@@ -2,6 +2,7 @@
 
 use super::access::Key;
 use super::window::{WINDOW_MS, Window};
+use crate::store::Store;
 use crate::wire::Fault;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,9 +53,11 @@ const DEFAULT: &str = "default";
 /// Subjects are looked through for ones that no longer count whenever their number has grown by this many.
 const SWEEP: usize = 1024;
 
-/// Counts for all callers of this server.
+/// Counts for all callers of this server, or of all servers of a shared store.
 pub struct Limiter {
     options: Options,
+    /// Where several servers count together; while it does not answer, each counts for itself.
+    shared: Option<Store>,
     started: Instant,
     subjects: Mutex<Subjects>,
 }
@@ -74,13 +77,22 @@ enum Unit {
     Tokens,
 }
 
+const UNITS: [Unit; 2] = [Unit::Requests, Unit::Tokens];
+
 /// One limit that a caller is under.
+#[derive(Clone)]
 struct Limit {
     subject: Subject,
     quota: Quota,
 }
 
 impl Limit {
+    /// What its count is called in a shared store.
+    fn name(&self, unit: Unit) -> String {
+        // PostgreSQL takes no NUL in a text.
+        format!("{}/{}/{}", unit as u8, self.subject.0, self.subject.1.replace('\0', "\u{1f}"))
+    }
+
     fn of(&self, unit: Unit) -> Option<u64> {
         let limit = match unit {
             Unit::Requests => self.quota.requests_per_minute,
@@ -92,30 +104,40 @@ impl Limit {
 
 impl Limiter {
     /// A limiter; with nothing in `options` only keys that have limits of their own are limited.
-    pub fn new(options: Options) -> Arc<Self> {
-        Arc::new(Self { options, started: Instant::now(), subjects: Mutex::default() })
+    pub fn new(options: Options, shared: Option<Store>) -> Arc<Self> {
+        Arc::new(Self { options, shared, started: Instant::now(), subjects: Mutex::default() })
     }
 
     /// Counts a request of `key` if every level has room; `None` if it is under no limit at all.
     ///
     /// # Errors
     /// [`Exceeded`], for the level that takes longest; then nothing was counted.
-    pub fn enter(self: &Arc<Self>, key: Option<&Key>) -> Result<Option<Pass>, Exceeded> {
-        self.enter_at(key, self.now_ms())
-    }
-
-    fn enter_at(self: &Arc<Self>, key: Option<&Key>, now_ms: u64) -> Result<Option<Pass>, Exceeded> {
-        let limits = self.limits(key);
+    pub async fn enter(self: &Arc<Self>, key: Option<&Key>) -> Result<Option<Pass>, Exceeded> {
+        let limits: Arc<[Limit]> = self.limits(key).into();
         if limits.is_empty() {
             return Ok(None);
         }
-        let mut subjects = self.lock();
-        let step = subjects.take(&limits, Unit::Requests, 1, now_ms)?;
-        // Where no level limits requests, the headers tell of tokens.
-        let standing = subjects.standing(&limits, Unit::Requests, now_ms).or_else(|| subjects.standing(&limits, Unit::Tokens, now_ms));
-        drop(subjects);
-        let state = PassState { step: Some(step), standing };
-        Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(state) }))
+        let counted = limits.clone();
+        let (step, standing) = self.count(&limits, move |subjects, now_ms| subjects.enter(&counted, now_ms)).await?;
+        Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(PassState { step: Some(step), standing }) }))
+    }
+
+    /// Lets `act` count, at the time it is told: in the shared store, else here.
+    async fn count<T>(&self, limits: &[Limit], act: impl Fn(&mut Subjects, u64) -> T + Send + Sync) -> T {
+        if let Some(store) = &self.shared {
+            let names: Vec<String> = limits.iter().flat_map(|limit| UNITS.map(|unit| limit.name(unit))).collect();
+            let counted = store.change_counts(&names, |now_ms, counts| {
+                let mut subjects = Subjects::read(limits, counts);
+                let counted = act(&mut subjects, now_ms);
+                subjects.write(limits, counts);
+                counted
+            });
+            match counted.await {
+                Ok(counted) => return counted,
+                Err(error) => tracing::error!(%error, "rate limits are counted by this server alone"),
+            }
+        }
+        act(&mut self.lock(), self.now_ms())
     }
 
     /// Every limit that the key is under.
@@ -148,6 +170,34 @@ impl Limiter {
 }
 
 impl Subjects {
+    /// The counts of these limits, as `Limiter::count` names them; what cannot be read counts as nothing.
+    fn read(limits: &[Limit], counts: &[String]) -> Self {
+        let mut subjects = Self::default();
+        for (limit, pair) in limits.iter().zip(counts.chunks_exact(UNITS.len())) {
+            for (unit, text) in UNITS.into_iter().zip(pair) {
+                *subjects.window(limit, unit) = Window::read(text).unwrap_or_default();
+            }
+        }
+        subjects
+    }
+
+    /// The reverse of `read`.
+    fn write(&mut self, limits: &[Limit], counts: &mut [String]) {
+        for (limit, pair) in limits.iter().zip(counts.chunks_exact_mut(UNITS.len())) {
+            for (unit, text) in UNITS.into_iter().zip(pair) {
+                *text = self.window(limit, unit).write();
+            }
+        }
+    }
+
+    /// Counts a request; gives its step, and where the caller stands.
+    fn enter(&mut self, limits: &[Limit], now_ms: u64) -> Result<(u64, Option<Standing>), Exceeded> {
+        let step = self.take(limits, Unit::Requests, 1, now_ms)?;
+        // Where no level limits requests, the headers tell of tokens.
+        let standing = self.standing(limits, Unit::Requests, now_ms).or_else(|| self.standing(limits, Unit::Tokens, now_ms));
+        Ok((step, standing))
+    }
+
     /// Counts `amount` at every level, or at none.
     fn take(&mut self, limits: &[Limit], unit: Unit, amount: u64, now_ms: u64) -> Result<u64, Exceeded> {
         let mut worst: Option<(u64, &Limit)> = None;
@@ -201,7 +251,7 @@ impl Subjects {
 /// A request that was let in.
 pub struct Pass {
     limiter: Arc<Limiter>,
-    limits: Vec<Limit>,
+    limits: Arc<[Limit]>,
     state: Mutex<PassState>,
 }
 
@@ -216,16 +266,17 @@ impl Pass {
     ///
     /// # Errors
     /// `RateLimited`; `Validation` if the request alone is over the limit of a minute, so that waiting would not help.
-    pub fn tokens(&self, tokens: usize) -> Result<(), Fault> {
-        self.tokens_at(tokens as u64, self.limiter.now_ms())
-    }
-
-    fn tokens_at(&self, tokens: u64, now_ms: u64) -> Result<(), Fault> {
+    pub async fn tokens(&self, tokens: usize) -> Result<(), Fault> {
+        let tokens = tokens as u64;
         if let Some(most) = self.limits.iter().filter_map(|limit| limit.of(Unit::Tokens)).min().filter(|most| *most < tokens) {
             let message = format!("has {tokens} tokens, more than the {most} that may be embedded in a minute; send fewer texts per request");
             return Err(Fault::field("input", message));
         }
-        let taken = self.limiter.lock().take(&self.limits, Unit::Tokens, tokens, now_ms);
+        if self.limits.iter().all(|limit| limit.of(Unit::Tokens).is_none()) {
+            return Ok(());
+        }
+        let limits = self.limits.clone();
+        let taken = self.limiter.count(&self.limits, move |subjects, now_ms| subjects.take(&limits, Unit::Tokens, tokens, now_ms)).await;
         taken.map(|_| ()).map_err(|exceeded| {
             self.lock().standing = Some(exceeded.standing);
             Fault::RateLimited { retry_after_s: exceeded.retry_after_s }
@@ -233,12 +284,15 @@ impl Pass {
     }
 
     /// Takes the request back: it was turned away after all, and what is turned away does not count.
-    pub fn take_back(&self) {
+    pub async fn take_back(&self) {
         let Some(step) = self.lock().step.take() else { return };
-        let mut subjects = self.limiter.lock();
-        for limit in self.limits.iter().filter(|limit| limit.of(Unit::Requests).is_some()) {
-            subjects.window(limit, Unit::Requests).take_back(step, 1);
-        }
+        let limits = self.limits.clone();
+        let take_back = move |subjects: &mut Subjects, _| {
+            for limit in limits.iter().filter(|limit| limit.of(Unit::Requests).is_some()) {
+                subjects.window(limit, Unit::Requests).take_back(step, 1);
+            }
+        };
+        self.limiter.count(&self.limits, take_back).await;
     }
 
     /// What the headers say; `None` = nothing.

@@ -5,6 +5,7 @@ pub mod alias;
 pub mod books;
 pub mod cl100k;
 mod ingest;
+pub mod jobs;
 pub mod keybook;
 pub mod keyfile;
 pub mod limits;
@@ -51,6 +52,8 @@ pub struct Caller {
     pub client: u64,
     /// Its part of the device relative to other clients.
     pub weight: u32,
+    /// True for work that nobody waits for, whatever its size.
+    pub bulk: bool,
     /// What its tokens count against, once they are known; `None` = nothing.
     pub pass: Option<Arc<limits::Pass>>,
     /// When the answer is of no use any more.
@@ -157,7 +160,7 @@ impl Service {
         let plan = plan(&call, loaded)?;
         let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum::<usize>());
         let guess = guess_tokens(&call.texts, loaded.info.max_tokens).min(self.options.max_request_tokens);
-        self.engine.room(texts, guess).map_err(|refusal| fault_of(refusal, caller.deadline))?;
+        self.engine.room(texts, guess, caller.bulk).map_err(|refusal| fault_of(refusal, caller.deadline))?;
         let admitted = self.ingest.admit(bytes).map_err(|retry_after_s| Fault::Overloaded { retry_after_s })?;
 
         let started = Instant::now();
@@ -171,10 +174,10 @@ impl Service {
             tokens.iter().map(|tokens| ItemTokens { tokens: tokens.len(), original_tokens: tokens.truncated().then_some(tokens.original_len) });
         let items: Vec<ItemTokens> = items.collect();
         if let Some(pass) = &caller.pass {
-            pass.tokens(items.iter().map(|item| item.tokens).sum())?;
+            pass.tokens(items.iter().map(|item| item.tokens).sum()).await?;
         }
-        let Caller { client, weight, deadline, .. } = caller;
-        let work = Work { model: loaded.engine.model, client, weight, deadline, texts: tokens };
+        let Caller { client, weight, bulk, deadline, .. } = caller;
+        let work = Work { model: loaded.engine.model, client, weight, bulk, deadline, texts: tokens };
         let ticket = self.engine.submit(work).map_err(|refusal| fault_of(refusal, deadline))?;
         let computed = ticket.wait_until(deadline).await.map_err(|failure| self.fault_of(failure))?;
 

@@ -2,6 +2,7 @@
 
 use super::access::Key;
 use crate::store::Store;
+use crate::store::jobs::JobOwner;
 pub use crate::store::usage::{UsageQuery, UsageRow};
 use crate::telemetry;
 use crate::wire::Fault;
@@ -94,7 +95,18 @@ pub(super) fn row(key: Option<&Key>, model: &str, used: Used, at: Timestamp) -> 
     }
 }
 
-fn merge(gathered: &mut HashMap<String, UsageRow>, row: UsageRow) {
+/// What a line of a job used, as a row.
+pub(super) fn job_row(owner: &JobOwner, model: &str, used: Used) -> UsageRow {
+    UsageRow {
+        key_id: owner.key_id.clone(),
+        key_name: owner.key_name.clone(),
+        user: owner.user.clone(),
+        tenant: owner.tenant.clone(),
+        ..row(None, model, used, Timestamp::now())
+    }
+}
+
+pub(super) fn merge(gathered: &mut HashMap<String, UsageRow>, row: UsageRow) {
     let sum = gathered.entry(row.place()).or_insert_with(|| UsageRow { requests: 0, texts: 0, tokens: 0, busy_ms: 0, ..row.clone() });
     sum.requests += row.requests;
     sum.texts += row.texts;

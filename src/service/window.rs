@@ -20,6 +20,20 @@ pub struct Window {
 }
 
 impl Window {
+    /// As text, for servers that count together.
+    pub fn write(&self) -> String {
+        let steps: Vec<String> = self.steps.iter().map(|(step, amount)| format!("{step}:{amount}")).collect();
+        steps.join(" ")
+    }
+
+    /// From text; `None` if it is not a window's.
+    pub fn read(text: &str) -> Option<Self> {
+        let step = |text: &str| text.split_once(':').and_then(|(step, amount)| Some((step.parse().ok()?, amount.parse().ok()?)));
+        let steps: VecDeque<(u64, u64)> = text.split_whitespace().map(step).collect::<Option<_>>()?;
+        let used = steps.iter().map(|(_, amount)| amount).sum();
+        Some(Self { steps, used })
+    }
+
     /// What counts at `now_ms`.
     pub fn used(&mut self, now_ms: u64) -> u64 {
         while let Some(&(step, amount)) = self.steps.front().filter(|(step, _)| leaves_ms(*step) <= now_ms) {
@@ -97,6 +111,7 @@ mod tests {
         window.take_back(step, 1);
         window.take_back(step, 1);
         assert_eq!((window.used(61_000), window.wait_ms(61_000, 1, 2)), (1, 0));
+        assert_eq!((Window::read(""), Window::read("1:x"), Window::read("1")), (Some(Window::default()), None, None));
     }
 
     proptest! {
@@ -121,6 +136,7 @@ mod tests {
                 prop_assert!(inside <= limit, "{inside} of {limit} from {start}");
             }
             prop_assert!(window.steps.len() <= 602);
+            prop_assert_eq!(Window::read(&window.write()), Some(window));
         }
     }
 }

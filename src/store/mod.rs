@@ -1,8 +1,12 @@
 //! What must survive a restart: keys, usage, jobs, files. The only room that knows SQL; SQLite and PostgreSQL run the same statements.
 
 pub mod audit;
+pub mod files;
+pub mod jobs;
 pub mod keys;
+mod limits;
 mod schema;
+pub mod segments;
 pub mod usage;
 
 use rand::TryRng as _;
@@ -146,11 +150,16 @@ impl Store {
         from_hex(&value).ok_or(StoreError::Corrupt { what: "a secret", value: "***".to_owned() })
     }
 
-    /// The words in which the two databases differ: `{now}` is the time in milliseconds by the database's clock, `{lock}` takes the rows of a
-    /// SELECT for this transaction and passes over those that another one has.
+    /// The words in which the two databases differ: `{now}` is the time in milliseconds by the database's clock, `{lock}` takes the rows of `s`
+    /// in a SELECT for this transaction and passes over those that another one has.
     fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
+        self.sql_text(text)
+    }
+
+    /// The same for a text put together of such literals; values are bound, never written into it.
+    fn sql_text(&self, text: &str) -> AssertSqlSafe<String> {
         let (now, lock) = if self.postgres {
-            ("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", "FOR UPDATE SKIP LOCKED")
+            ("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", "FOR UPDATE OF s SKIP LOCKED")
         } else {
             // Its writers come one after the other: BEGIN IMMEDIATE is the lock.
             ("CAST(unixepoch('subsec') * 1000 AS INTEGER)", "")
@@ -161,7 +170,15 @@ impl Store {
     /// A transaction that will write.
     async fn write(&self) -> Result<Transaction<'static, Any>> {
         // SQLite refuses to turn a reader into a writer while another one writes; so it is a writer from the start.
-        Ok(self.pool.begin_with(if self.postgres { "BEGIN" } else { "BEGIN IMMEDIATE" }).await?)
+        let begin = if self.postgres { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        match self.pool.begin_with(begin).await {
+            // SQLite ends a transaction by itself when the disk is full, and the driver takes it for open ever after. A new connection does not.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.pool.acquire().await?.close().await?;
+                Ok(self.pool.begin_with(begin).await?)
+            }
+            transaction => Ok(transaction?),
+        }
     }
 }
 

@@ -5,7 +5,12 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Every step: its name and its statements. `BYTES` stands for the type that holds bytes.
-const STEPS: &[(&str, &str)] = &[("keys", include_str!("schema/0001_keys.sql")), ("usage", include_str!("schema/0002_usage.sql"))];
+const STEPS: &[(&str, &str)] = &[
+    ("keys", include_str!("schema/0001_keys.sql")),
+    ("usage", include_str!("schema/0002_usage.sql")),
+    ("jobs", include_str!("schema/0003_jobs.sql")),
+    ("rate counts", include_str!("schema/0004_rate_counts.sql")),
+];
 
 /// What brings a store's tables up to date.
 pub(super) fn migrator(postgres: bool) -> Migrator {

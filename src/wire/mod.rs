@@ -1,8 +1,10 @@
 //! Leaf: what goes over the wire. Request and response types, the parser, the float writer, and the table of faults. No axum.
 
 pub mod accounting;
+pub mod batch;
 pub mod envelope;
 pub mod fault;
+pub mod files;
 pub mod keys;
 pub mod listing;
 pub mod object;

@@ -214,3 +214,66 @@ pub struct KeyBody {
     #[schema(minimum = 1)]
     tokens_per_minute: Option<u32>,
 }
+
+/// A batch job to be run; its lines come from exactly one of the two inputs.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct JobBody {
+    /// `scaigrid://file/ID` of an uploaded file.
+    input_file_url: Option<String>,
+    /// The lines themselves.
+    input_file_base64: Option<String>,
+    endpoint_completion_window: Option<CompletionWindow>,
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<()>,
+}
+
+/// How long a job may take; `24h` if absent.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub enum CompletionWindow {
+    #[schema(rename = "24h")]
+    Day,
+    #[schema(rename = "4h")]
+    FourHours,
+    #[schema(rename = "1h")]
+    Hour,
+}
+
+/// A batch to be run, in OpenAI's form.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct BatchBody {
+    #[schema(min_length = 1)]
+    input_file_id: String,
+    /// `/v1/embeddings` or `/oai/v1/embeddings`, as in every line.
+    #[schema(min_length = 1)]
+    endpoint: String,
+    completion_window: CompletionWindow,
+    /// Strings only.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<()>,
+}
+
+/// A file to be kept.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct FileForm {
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    /// `batch` for the lines of a batch.
+    purpose: String,
+    /// From an hour to thirty days.
+    #[schema(rename = "expires_after[seconds]", minimum = 3600, maximum = 2_592_000)]
+    expires_after_s: Option<u32>,
+}
+
+/// The order of a listing by age.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub enum Order {
+    #[schema(rename = "asc")]
+    Asc,
+    #[schema(rename = "desc")]
+    Desc,
+}

@@ -59,6 +59,10 @@ impl Embedder for Fake {
         Some(Found { slug: (*slug).to_owned(), input_type, preset: Preset::default(), state: state(slug), embeds_empty: *slug == "fake/empty" })
     }
 
+    fn batch_tokens(&self) -> usize {
+        64
+    }
+
     fn list(&self) -> Vec<ModelItem> {
         MODELS.iter().map(|slug| item(slug)).collect()
     }
@@ -91,7 +95,7 @@ impl Fake {
         let dim = dimensions(&ask)?;
         let items = tokens(&ask)?;
         if let Some(pass) = &caller.pass {
-            pass.tokens(items.iter().map(|item| item.tokens).sum())?;
+            pass.tokens(items.iter().map(|item| item.tokens).sum()).await?;
         }
         let mut vectors: Vec<f32> = ask.texts.iter().flat_map(|text| vector(text, dim)).collect();
         match ask.texts[0].as_str() {
@@ -213,9 +217,11 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let books = runtime.block_on(async {
             let store = Store::open(&Place::Memory).await.unwrap();
-            Arc::new(Books::open(store, Arc::new(access), false, limits).await.unwrap())
+            Arc::new(Books::open(store, Arc::new(access), vecmill::service::books::Options { limits, ..Default::default() }).await.unwrap())
         });
+        let jobs = books.jobs.clone();
         let api = Arc::new(Api::new(Arc::new(fake), books, options));
+        runtime.spawn(jobs.run(api.lines()));
         let thread = std::thread::spawn(move || {
             let shutdown = async move { drop(stopped.await) };
             let served = runtime.block_on(async {

@@ -18,6 +18,7 @@ mod house;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_remote;
+mod jobs;
 mod law;
 mod models;
 mod mutation;

@@ -54,7 +54,7 @@ fn every_operation_says_what_it_answers_in_the_form_of_its_layer() {
         assert!(operation["summary"].is_string() || operation["description"].is_string(), "{case} says nothing");
         let probe = path.starts_with("/health") || path == "/metrics";
         let fault = operation["responses"]["401"]["content"]["application/json"]["schema"]["$ref"].as_str();
-        let openai = path.starts_with("/oai") || path == "/v1/embeddings";
+        let openai = ["/oai", "/v1/embeddings", "/v1/files", "/v1/batches"].iter().any(|prefix| path.starts_with(prefix));
         let expected = if openai { "#/components/schemas/OpenAiFault" } else { "#/components/schemas/NativeFault" };
         assert_eq!(fault, (!probe).then_some(expected), "{case}");
         assert_eq!(operation["responses"].get("422").is_some(), !probe && !openai, "{case}");

@@ -32,7 +32,7 @@ pub(in crate::api) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, None)?;
+    let key = auth::enter(&api, &seen, &headers, None).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let pairs = || parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let (page, filter) = (PageQuery::parse(pairs())?, UsageFilter::parse(pairs())?);
@@ -59,7 +59,7 @@ pub(in crate::api) async fn summary(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, None)?;
+    let key = auth::enter(&api, &seen, &headers, None).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let filter = UsageFilter::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let summary = sum(&api, key.as_deref(), filter).await?;

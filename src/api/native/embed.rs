@@ -4,7 +4,7 @@ use super::resolve;
 use crate::api::embedder::{Ask, Embedder, Found};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
-use crate::service::access::{Key, MODELS_USE};
+use crate::service::access::MODELS_USE;
 use crate::service::usage::Used;
 use crate::service::{Embedded, Timing};
 use crate::telemetry;
@@ -54,7 +54,7 @@ pub(in crate::api) fn embeds_empty(embedder: &dyn Embedder, name: &str) -> bool 
 
 /// Answers an embedding request in the given form.
 pub(in crate::api) async fn answer(api: Shared, seen: Seen, request: Request, form: Form) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE))?;
+    let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE)).await?;
     let body::Held { bytes, hold } = body::read(&api, request).await?;
     let asked = parse(&api, bytes, &form).await?;
     let found = resolve(&api, key.as_deref(), &asked.model).inspect(|found| seen.note_model(&found.slug))?;
@@ -66,7 +66,7 @@ pub(in crate::api) async fn answer(api: Shared, seen: Seen, request: Request, fo
     let running = InFlight::new(&found.slug);
     let embedded = api.embedder.embed(ask, caller).await?;
     drop((running, hold));
-    account(&found.slug, key.as_deref(), &embedded);
+    account(&found.slug, key.as_ref().map_or(auth::DEFAULT, |key| &key.tenant), &embedded);
     let tokens = embedded.items.iter().map(|item| item.tokens).sum();
     api.books.usage.note(key.as_deref(), &found.slug, Used { texts: embedded.items.len(), tokens, took: seen.arrived.elapsed() });
     let timing = embedded.timing;
@@ -94,7 +94,7 @@ async fn write(embedded: Embedded, encoding: Encoding, model: String, request_id
 }
 
 /// Runs short work here and long work on a thread of its own.
-async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+pub(in crate::api) async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
     if bytes <= OFF_THREAD_BYTES {
         return Ok(work());
     }
@@ -102,7 +102,7 @@ async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
 }
 
 /// The prompt named by the field or by the model's name, which may both say the same; else the one that the name stands for.
-fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
+pub(in crate::api) fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
     match (&asked.input_type, &found.input_type) {
         (Some(field), Some(name)) if field != name => {
             Err(Fault::field("input_type", format!("contradicts the model's name, which ends in `:{name}`")))
@@ -118,10 +118,10 @@ fn server_timing(timing: &Timing) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
-fn account(slug: &str, key: Option<&Key>, embedded: &Embedded) {
+pub(in crate::api) fn account(slug: &str, tenant: &str, embedded: &Embedded) {
     let tokens: usize = embedded.items.iter().map(|item| item.tokens).sum();
     let cut = embedded.items.iter().filter(|item| item.original_tokens.is_some()).count();
-    telemetry::TOKENS_TOTAL.add([slug, "input", key.map_or("default", |key| &key.tenant)], tokens as u64);
+    telemetry::TOKENS_TOTAL.add([slug, "input", tenant], tokens as u64);
     telemetry::TRUNCATED.add([slug], cut as u64);
     telemetry::TOKENIZE_SECONDS.observe([slug], embedded.timing.tokenize.as_secs_f64());
     telemetry::QUEUE_SECONDS.observe([slug], embedded.timing.queue.as_secs_f64());

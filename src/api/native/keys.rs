@@ -29,7 +29,7 @@ pub(in crate::api) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = manager(&api, &seen, &headers)?;
+    let key = manager(&api, &seen, &headers).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let page = PageQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let mut keys = api.books.keys.list(Some(&key.tenant));
@@ -46,7 +46,7 @@ pub(in crate::api) async fn list(
 #[utoipa::path(post, path = "/v1/api-keys", tag = "Keys", operation_id = "create_key", request_body = KeyBody,
     responses((status = 200, description = "The key", body = Success<KeyItem>)))]
 pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
-    let maker = manager(&api, &seen, request.headers())?;
+    let maker = manager(&api, &seen, request.headers()).await?;
     let body::Held { bytes, hold: _hold } = body::read(&api, request).await?;
     let asked = KeyRequest::parse(&bytes, Timestamp::now())?;
     let new = NewKey {
@@ -74,7 +74,7 @@ pub(in crate::api) async fn delete(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = manager(&api, &seen, &headers)?;
+    let key = manager(&api, &seen, &headers).await?;
     let id = id.map(|Path(id)| id).unwrap_or_default();
     api.books.keys.revoke(&id, Some(&key.tenant), &auth::actor(Some(&key))).await?;
     Ok(reply::json(native_ok(&KeyDeleted { id: &id, deleted: true }, &seen.id)))
@@ -83,7 +83,7 @@ pub(in crate::api) async fn delete(
 /// Who the caller is and what it may do.
 #[utoipa::path(get, path = "/v1/me", tag = "Keys", operation_id = "me", responses((status = 200, description = "The caller", body = Success<Me>)))]
 pub(in crate::api) async fn me(api: Shared, Extension(seen): Extension<Seen>, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, None)?;
+    let key = auth::enter(&api, &seen, &headers, None).await?;
     let me = match &key {
         Some(key) => Me {
             id: key.user.clone(),
@@ -106,9 +106,9 @@ pub(in crate::api) async fn me(api: Shared, Extension(seen): Extension<Seen>, he
 }
 
 /// The caller's key, which must be one that manages keys. A server that asks for none has none to manage.
-fn manager(api: &Shared, seen: &Seen, headers: &HeaderMap) -> Result<Arc<Key>, Fault> {
+async fn manager(api: &Shared, seen: &Seen, headers: &HeaderMap) -> Result<Arc<Key>, Fault> {
     let none = Fault::Conflict { message: "This server asks for no keys; its operator makes the first one with `vecmill keys create`".into() };
-    auth::enter(api, seen, headers, Some(API_KEYS_MANAGE))?.ok_or(none)
+    auth::enter(api, seen, headers, Some(API_KEYS_MANAGE)).await?.ok_or(none)
 }
 
 fn item(key: &Key, text: Option<String>) -> KeyItem {

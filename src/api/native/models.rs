@@ -27,7 +27,7 @@ pub(in crate::api) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let mut models = visible(&api, &seen, &headers)?;
+    let mut models = visible(&api, &seen, &headers).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let query = ListQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     if !query.any {
@@ -46,25 +46,25 @@ pub(in crate::api) async fn get(
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    Ok(reply::json(native_model(&visible_one(&api, &seen, name, &headers)?, &seen.id)))
+    Ok(reply::json(native_model(&visible_one(&api, &seen, name, &headers).await?, &seen.id)))
 }
 
 /// The models that the request's key may know of.
-pub(in crate::api) fn visible(api: &Api, seen: &Seen, headers: &HeaderMap) -> Result<Vec<ModelItem>, Fault> {
-    let key = auth::enter(api, seen, headers, Some(MODELS_LIST))?;
+pub(in crate::api) async fn visible(api: &Api, seen: &Seen, headers: &HeaderMap) -> Result<Vec<ModelItem>, Fault> {
+    let key = auth::enter(api, seen, headers, Some(MODELS_LIST)).await?;
     let mut models = api.embedder.list();
     models.retain(|model| may_use(&*api.embedder, key.as_deref(), model.extra.alias_of.as_deref().unwrap_or(&model.slug)));
     Ok(models)
 }
 
 /// The model of the request's path, if its key may know of it.
-pub(in crate::api) fn visible_one(
+pub(in crate::api) async fn visible_one(
     api: &Api,
     seen: &Seen,
     name: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
 ) -> Result<ModelItem, Fault> {
-    let key = auth::enter(api, seen, headers, Some(MODELS_LIST))?;
+    let key = auth::enter(api, seen, headers, Some(MODELS_LIST)).await?;
     // A path that does not decode to UTF-8 names no model.
     let name = name.map(|Path(name)| name).unwrap_or_default();
     let name = name.trim_end_matches('/');

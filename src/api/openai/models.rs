@@ -14,7 +14,7 @@ use axum::response::Response;
     responses((status = 200, description = "The models that the key may use", body = openai::List)))]
 /// All models; this listing has no pages.
 pub(in crate::api) async fn list(api: Shared, Extension(seen): Extension<Seen>, headers: HeaderMap) -> Result<Response, Fault> {
-    Ok(reply::json(openai::models(visible(&api, &seen, &headers)?, api.created)))
+    Ok(reply::json(openai::models(visible(&api, &seen, &headers).await?, api.created)))
 }
 
 #[utoipa::path(get, path = "/oai/v1/models/{id}", tag = "OpenAI", operation_id = "openai_get_model", params(
@@ -27,5 +27,5 @@ pub(in crate::api) async fn retrieve(
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    Ok(reply::json(openai::model(&visible_one(&api, &seen, name, &headers)?, api.created)))
+    Ok(reply::json(openai::model(&visible_one(&api, &seen, name, &headers).await?, api.created)))
 }

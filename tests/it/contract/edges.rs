@@ -206,7 +206,7 @@ fn rows_4_44_and_45_content_type_method_and_slash() {
 #[test]
 fn paths_that_are_not_there_are_told_in_json() {
     let server = Server::start(small());
-    let hosted = ["/v1/inference/chat", "/v1/inference/batch", "/v1/inference/image", "/v1/users", "/v1/backends", "/v1/webhooks"];
+    let hosted = ["/v1/inference/chat", "/v1/inference/audio", "/v1/inference/image", "/v1/users", "/v1/backends", "/v1/webhooks"];
     for path in hosted {
         for method in ["GET", "POST"] {
             let reply = send(server.addr, method, path, &[], "{}");
