@@ -54,7 +54,7 @@ fn batching(c: &mut Criterion) {
         queue.add_model(Budget { tokens: 4096, texts: 512 });
         for id in 0..1000 {
             let jobs = (0..4).map(|text| (text, 20 + (id as usize * 7 + text) % 200)).collect();
-            queue.submit(Submission { id, model: 0, client: id % 50, deadline, jobs }).expect("no limit");
+            queue.submit(Submission { id, model: 0, client: id % 50, weight: 1, bulk: false, deadline, jobs }).expect("no limit");
         }
         queue
     };

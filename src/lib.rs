@@ -20,6 +20,7 @@
 //! | [`api`] | HTTP: routes, layers, one verb per file | a tensor |
 //! | [`wire`] | leaf: requests, responses, the table of faults | the web framework |
 //! | [`service`] | texts in, vectors out: admit, tokenize, submit, gather; models, keys | HTTP, tensors |
+//! | [`store`] | what must survive a restart; SQLite or PostgreSQL, the only room that knows SQL | HTTP, texts of live requests |
 //! | [`engine`] | queue, device thread, pipeline, loading | what text is |
 //! | [`encoders`] | one page per architecture: config.json and weight names become a `Network` | a batch, a device, a pooling mode |
 //! | [`network`] | the description those pages fill in | how it is run |
@@ -31,8 +32,8 @@
 //! # Invariants
 //!
 //! Arrows point one way: `main -> cli -> api -> service -> engine -> {encoders -> network, exec}`, `exec -> {network, kernels} -> ragged`,
-//! `engine -> hub -> card`. Nothing above the kernels knows whether a GPU exists. The queue reads no clock. The engine never waits on a client, and no
-//! lock is held across a forward pass. Nothing without a limit: every queue is bounded, every wait has a deadline, and full means 429. A batch
+//! `service -> store`, `engine -> hub -> card`. Nothing above the kernels knows whether a GPU exists. The queue reads no clock. The engine never
+//! waits on a client, and no lock is held across a forward pass. Nothing without a limit: every queue is bounded, every wait has a deadline, and full means 429. A batch
 //! equals its texts alone. Anything in a checkpoint that is not understood stops the start. `tests/it/house.rs` holds what of this a test can hold.
 
 pub mod api;
@@ -47,5 +48,6 @@ pub mod kernels;
 pub mod network;
 pub mod ragged;
 pub mod service;
+pub mod store;
 pub mod telemetry;
 pub mod wire;

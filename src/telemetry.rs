@@ -119,6 +119,10 @@ metrics! {
         "Tokens in a batch.";
     BATCH_TEXTS = "vecmill_batch_texts", Kind::Histogram(TEXTS), ["model"],
         "Texts in a batch.";
+    KEY_REQUESTS = "vecmill_key_requests_total", Kind::Counter, ["key", "model"],
+        "Embedding requests answered with vectors, by the key's id.";
+    KEY_TOKENS = "vecmill_key_tokens_total", Kind::Counter, ["key", "model"],
+        "Tokens embedded, by the key's id.";
     TOKENIZE_SECONDS = "vecmill_tokenize_seconds", Kind::Histogram(SECONDS), ["model"],
         "Time a request spent being tokenised.";
     QUEUE_SECONDS = "vecmill_queue_seconds", Kind::Histogram(SECONDS), ["model"],

@@ -1,15 +1,57 @@
 //! Whose request it is: the bearer token of the `Authorization` header against the keys in force.
 
+use super::Api;
+use super::observe::Seen;
+use crate::service::Caller;
 use crate::service::access::{Access, Key};
+use crate::service::books::Actor;
 use crate::wire::Fault;
 use axum::http::{HeaderMap, header};
 use std::sync::Arc;
+
+/// User and tenant of everyone on a server that asks for no keys.
+pub(super) const DEFAULT: &str = "default";
+
+/// The start of every handler that needs a key: whose request it is, noted for the log, and counted against its limits.
+///
+/// # Errors
+/// As [`authorize`]; `RateLimited`.
+pub(super) async fn enter(api: &Api, seen: &Seen, headers: &HeaderMap, scope: Option<&'static str>) -> Result<Option<Arc<Key>>, Fault> {
+    let key = authorize(&api.books.access, headers, scope)?;
+    seen.note_key(key.as_ref());
+    match api.books.limiter.enter(key.as_deref()).await {
+        Ok(Some(pass)) => seen.note_pass(pass),
+        Ok(None) => {}
+        Err(exceeded) => {
+            seen.note_exceeded(exceeded.standing);
+            return Err(Fault::RateLimited { retry_after_s: exceeded.retry_after_s });
+        }
+    }
+    Ok(key)
+}
+
+/// The caller of a request for vectors.
+pub(super) fn caller(api: &Api, seen: &Seen, key: Option<&Key>) -> Caller {
+    Caller {
+        client: key.map_or_else(rand::random, Key::number),
+        weight: key.map_or(1, |key| key.weight),
+        bulk: false,
+        pass: seen.pass().cloned(),
+        deadline: seen.arrived + api.options.deadline,
+    }
+}
+
+/// Who did it, for the audit log.
+pub(super) fn actor(key: Option<&Arc<Key>>) -> Actor {
+    let (id, tenant) = key.map_or(("open", DEFAULT), |key| (&key.id, &key.tenant));
+    Actor { id: id.to_owned(), tenant: tenant.to_owned() }
+}
 
 /// The key of a request, or `None` where no key is asked for.
 ///
 /// # Errors
 /// `AuthMissing`, `AuthInvalid`; `InsufficientScope` if the key lacks `scope`.
-pub(super) fn authorize(access: &Access, headers: &HeaderMap, scope: &'static str) -> Result<Option<Arc<Key>>, Fault> {
+fn authorize(access: &Access, headers: &HeaderMap, scope: Option<&'static str>) -> Result<Option<Arc<Key>>, Fault> {
     if access.open() {
         // Clients always send some key; here none is needed, whatever it is.
         return Ok(None);
@@ -21,7 +63,10 @@ pub(super) fn authorize(access: &Access, headers: &HeaderMap, scope: &'static st
     }
     let token = value.to_str().ok().and_then(bearer).ok_or(Fault::AuthInvalid)?;
     let key = access.authenticate(token).ok_or(Fault::AuthInvalid)?;
-    if key.has_scope(scope) { Ok(Some(key)) } else { Err(Fault::InsufficientScope { scope }) }
+    match scope {
+        Some(scope) if !key.has_scope(scope) => Err(Fault::InsufficientScope { scope }),
+        _ => Ok(Some(key)),
+    }
 }
 
 fn bearer(value: &str) -> Option<&str> {

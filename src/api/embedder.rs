@@ -1,5 +1,6 @@
 //! What HTTP needs of the service, as a trait: handlers are tested without a model.
 
+use crate::service::registry::Preset;
 use crate::service::{Caller, Embedded};
 use crate::wire::listing::ModelItem;
 use crate::wire::{Fault, Truncate};
@@ -11,10 +12,13 @@ pub trait Embedder: Send + Sync + 'static {
     /// Embeds all texts or none. Dropping the future gives the work up.
     fn embed(&self, ask: Ask, caller: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>>;
 
-    /// The model that a client calls `name`: a slug, a short name, or either with `:PROMPT` behind it.
+    /// The model that a client calls `name`: a slug, a short name, an alias, or any of them with `:PROMPT` behind it.
     fn find(&self, name: &str) -> Option<Found>;
 
-    /// All models, as clients see them.
+    /// Tokens that the device computes at a time, of the model that takes most.
+    fn batch_tokens(&self) -> usize;
+
+    /// All models, as clients see them; aliases are items of their own.
     fn list(&self) -> Vec<ModelItem>;
 
     /// The parts that must be well for the server to be ready; each `ok`, or what is the matter with it.
@@ -45,6 +49,8 @@ pub struct Found {
     pub slug: String,
     /// The prompt that stood behind the name.
     pub input_type: Option<String>,
+    /// What the name stands for where the request does not say it.
+    pub preset: Preset,
     pub state: ModelState,
     /// True if it embeds empty texts instead of refusing them.
     pub embeds_empty: bool,

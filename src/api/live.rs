@@ -27,12 +27,23 @@ impl Embedder for Service {
             ModelState::Failed
         };
         let embeds_empty = found.model.settings.embed_empty;
-        Some(Found { slug: found.model.slug.clone(), input_type: found.input_type, state, embeds_empty })
+        Some(Found { slug: found.model.slug.clone(), input_type: found.input_type, preset: found.preset, state, embeds_empty })
+    }
+
+    fn batch_tokens(&self) -> usize {
+        self.models().iter().filter_map(|model| model.loaded()).map(|loaded| loaded.engine.budget.tokens).max().unwrap_or(0)
     }
 
     fn list(&self) -> Vec<ModelItem> {
         let alive = self.engine().is_alive();
-        self.models().iter().map(|model| item(model, alive)).collect()
+        let models = self.models().iter().map(|model| item(model, alive));
+        let aliases = self.aliases().iter().filter_map(|alias| {
+            let own = item(&self.find(&alias.slug)?.model, alive);
+            let dimensions = alias.dimensions.or(own.extra.dimensions);
+            let extra = ModelExtra { alias_of: Some(own.slug), dimensions, ..own.extra };
+            Some(ModelItem { slug: alias.name.clone(), extra, ..own })
+        });
+        models.chain(aliases).collect()
     }
 
     fn checks(&self) -> Vec<(&'static str, String)> {
@@ -69,6 +80,7 @@ fn item(model: &Model, alive: bool) -> ModelItem {
             license: license.clone(),
             space: Some(loaded.space.fingerprint(native)),
             fidelity: loaded.fidelity.as_ref().map(|found| Fidelity { texts: found.texts, max_abs: found.max_abs, min_cosine: found.min_cosine }),
+            alias_of: None,
         }
     });
     ModelItem {

@@ -1,9 +1,11 @@
 //! Seen from outside: each request's id, trace, log line and metrics.
 
+use super::dialect::Dialect;
 use crate::service::access::Key;
+use crate::service::limits::{Pass, Standing};
 use crate::telemetry;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::{Arc, OnceLock};
@@ -20,6 +22,8 @@ const MAX_ID_LEN: usize = 128;
 pub(super) struct Seen {
     /// `meta.request_id`.
     pub(super) id: Arc<str>,
+    /// Whose forms its answer takes.
+    pub(super) dialect: Dialect,
     /// When its head had arrived.
     pub(super) arrived: Instant,
     /// Filled in as it becomes known.
@@ -30,13 +34,15 @@ pub(super) struct Seen {
 struct Notes {
     slug: OnceLock<String>,
     key: OnceLock<Arc<Key>>,
+    pass: OnceLock<Arc<Pass>>,
+    exceeded: OnceLock<Standing>,
 }
 
 impl Seen {
-    fn new(headers: &HeaderMap) -> Self {
+    fn new(headers: &HeaderMap, path: &str) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
         let id = given.map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned);
-        Self { id: id.into(), arrived: Instant::now(), notes: Arc::default() }
+        Self { id: id.into(), dialect: Dialect::of(path), arrived: Instant::now(), notes: Arc::default() }
     }
 
     /// Notes the slug of the model it is for. Only slugs from the configuration, for this becomes a label.
@@ -48,6 +54,43 @@ impl Seen {
     pub(super) fn note_key(&self, key: Option<&Arc<Key>>) {
         if let Some(key) = key {
             let _ = self.notes.key.set(key.clone());
+        }
+    }
+
+    /// Notes that it was counted against its caller's limits.
+    pub(super) fn note_pass(&self, pass: Pass) {
+        let _ = self.notes.pass.set(Arc::new(pass));
+    }
+
+    /// What it was counted against; `None` if its caller is under no limit.
+    pub(super) fn pass(&self) -> Option<&Arc<Pass>> {
+        self.notes.pass.get()
+    }
+
+    /// Notes which limit turned it away.
+    pub(super) fn note_exceeded(&self, standing: Standing) {
+        let _ = self.notes.exceeded.set(standing);
+    }
+}
+
+/// The rate limit's state, on every answer to a caller that is under one.
+const RATE_LIMIT: [HeaderName; 3] = [
+    HeaderName::from_static("x-scaigrid-ratelimit-limit"),
+    HeaderName::from_static("x-scaigrid-ratelimit-remaining"),
+    HeaderName::from_static("x-scaigrid-ratelimit-reset"),
+];
+
+/// Settles the request with its limits: one that was turned away does not count; and tells the caller where it stands.
+async fn settle(seen: &Seen, response: &mut Response) {
+    if response.status() == StatusCode::TOO_MANY_REQUESTS
+        && let Some(pass) = seen.pass()
+    {
+        pass.take_back().await;
+    }
+    let standing = seen.notes.exceeded.get().copied().or_else(|| seen.pass().and_then(|pass| pass.standing()));
+    if let Some(Standing { limit, remaining, reset_s }) = standing {
+        for (name, value) in RATE_LIMIT.into_iter().zip([limit, remaining, reset_s]) {
+            response.headers_mut().insert(name, value.into());
         }
     }
 }
@@ -78,7 +121,7 @@ pub(super) struct Code(pub(super) &'static str);
 
 /// Gives each request its id and reports how it went.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
-    let seen = Seen::new(request.headers());
+    let seen = Seen::new(request.headers(), request.uri().path());
     request.extensions_mut().insert(seen.clone());
     let probe = is_probe(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -97,6 +140,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     if let Ok(id) = HeaderValue::from_str(&seen.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    settle(&seen, &mut response).await;
     if !probe {
         span.in_scope(|| account(&seen, &response));
     }
@@ -124,7 +168,7 @@ fn account(seen: &Seen, response: &Response) {
     let took = seen.arrived.elapsed();
     let status = response.status();
     let slug = seen.notes.slug.get().map(String::as_str);
-    telemetry::REQUESTS.add([slug.unwrap_or("none"), status.as_str(), "native"], 1);
+    telemetry::REQUESTS.add([slug.unwrap_or("none"), status.as_str(), seen.dialect.name()], 1);
     if let Some(slug) = slug {
         telemetry::REQUEST_SECONDS.observe([slug, slug], took.as_secs_f64());
     }
@@ -154,9 +198,9 @@ mod tests {
 
     #[test]
     fn an_inbound_id_is_taken_over_only_if_well_formed() {
-        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4")).id, "abc-1_2.3:4");
+        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4"), "/").id, "abc-1_2.3:4");
         for bad in ["", "a b", "a\"b", "<b>", &"a".repeat(129)] {
-            let id = Seen::new(&headers("x-request-id", bad)).id;
+            let id = Seen::new(&headers("x-request-id", bad), "/").id;
             assert!(id.starts_with("req_") && id.len() == 36, "{bad:?} gave {id}");
         }
     }

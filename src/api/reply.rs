@@ -1,5 +1,6 @@
 //! Answers: faults in the envelope of their path, JSON bodies, and what is said where there is no route.
 
+use super::dialect::Dialect;
 use super::observe::{Code, Seen};
 use crate::wire::Fault;
 use axum::Extension;
@@ -11,6 +12,9 @@ use axum::response::{IntoResponse, Response};
 use std::any::Any;
 
 const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+/// Tells OpenAI's clients what the status alone does not.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Ends the connection after the answer.
 pub(super) const CLOSE: [(HeaderName, HeaderValue); 1] = [(header::CONNECTION, HeaderValue::from_static("close"))];
@@ -37,7 +41,16 @@ pub(super) async fn render(Extension(seen): Extension<Seen>, request: Request, n
     if let Fault::Backend { reason } = &fault {
         tracing::error!(event = "backend_error", reason, "a request failed");
     }
-    let body = fault.native_body(&seen.id);
+    let body = match seen.dialect {
+        Dialect::Native => fault.native_body(&seen.id),
+        Dialect::OpenAi => {
+            *response.status_mut() = StatusCode::from_u16(fault.openai_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            if fault.openai_retry_is_vain() {
+                response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            fault.openai_body()
+        }
+    };
     write_headers(response.headers_mut(), &fault);
     *response.body_mut() = Body::from(body);
     response.extensions_mut().insert(Code(fault.code()));
@@ -75,26 +88,17 @@ pub(super) fn wrong_method(allow: &'static str) -> Fault {
 }
 
 /// Parts of the hosted service that a client may expect here.
-const HOSTED_ONLY: [&str; 12] = [
-    "/v1/inference/",
-    "/v1/accounting",
-    "/v1/api-keys",
-    "/v1/auth",
-    "/v1/backends",
-    "/v1/me",
-    "/v1/modules",
-    "/v1/providers",
-    "/v1/sessions",
-    "/v1/tenants",
-    "/v1/users",
-    "/v1/webhooks",
-];
+const HOSTED_ONLY: [&str; 9] =
+    ["/v1/inference/", "/v1/auth", "/v1/backends", "/v1/modules", "/v1/providers", "/v1/sessions", "/v1/tenants", "/v1/users", "/v1/webhooks"];
 
 /// No such path.
 pub(super) async fn no_such_route(uri: Uri) -> Fault {
-    let hosted = HOSTED_ONLY.iter().any(|prefix| uri.path().starts_with(prefix));
+    let path = uri.path();
+    let hosted = HOSTED_ONLY.iter().any(|prefix| path.starts_with(prefix));
     let message = if hosted {
         "This server serves embeddings only: POST /v1/inference/embed, GET /v1/models"
+    } else if Dialect::of(path) == Dialect::OpenAi {
+        "This server serves embeddings only: POST /oai/v1/embeddings, GET /oai/v1/models"
     } else {
         "No such path; there are POST /v1/inference/embed and GET /v1/models"
     };

@@ -11,6 +11,7 @@ pub mod prepare;
 pub mod pull;
 pub mod serve;
 mod start;
+pub mod usage;
 pub mod verify;
 
 use crate::config::{self, ConfigError, Env, SourceSaid};
@@ -53,6 +54,10 @@ enum Command {
     Verify(Box<verify::Flags>),
     /// Explain everything that is decided about a model, and the file or option that decided it
     Doctor(Box<doctor::Flags>),
+    /// Show who used how much, by key, model and day
+    Usage(usage::Flags),
+    /// Show who changed what, one JSON object a line
+    Audit(usage::AuditFlags),
     /// Load a running server and measure it
     Bench(Box<bench::Flags>),
     /// Ask a server whether it is ready; the exit code says so (for container health checks)
@@ -68,11 +73,13 @@ pub fn main(env: &Env) -> ExitCode {
         Command::Pull { args, source } => pull::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
         Command::Bundle(flags) => bundle::run(&flags, env, &mut stdout()).map(done),
         Command::Models { args, source } => models::run(&args, &config::resolve_source(&source, env), &mut stdout()).map(done),
-        Command::Keys(args) => keys::run(&args).map(done),
+        Command::Keys(args) => keys::run(args, env).map(done),
+        Command::Usage(flags) => usage::run(flags, env, &mut stdout()).map(done),
+        Command::Audit(flags) => usage::audit(&flags, env, &mut stdout()).map(done),
         Command::Verify(flags) => verify::run(&flags, env),
         Command::Doctor(flags) => doctor::run(&flags, env).map(done),
         Command::Bench(flags) => start::run(1, bench::run(*flags)),
-        Command::Health(flags) => start::run(1, health::run(flags)),
+        Command::Health(flags) => start::run(1, health::run(flags, env)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -7,6 +7,7 @@ use crate::engine::{Compute, memory};
 use crate::hub;
 use crate::kernels::threads;
 use crate::service::Service;
+use crate::service::alias;
 use crate::service::decisions;
 use crate::service::golden::Fidelity;
 use crate::service::registry::{Loaded, Model};
@@ -76,7 +77,9 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     place.check(&info).map_err(|sentence| anyhow!(sentence))?;
     let space = Space::new(&digest, place, &info);
     tracing::info!(model = place.slug, space = space.fingerprint(info.dimensions), weights = digest, "embedding space");
-    Ok(Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity, space })
+    let loaded = Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity, space };
+    check_names(service, place, &loaded)?;
+    Ok(loaded)
 }
 
 /// How near the model comes to its reference, for the log and the metrics.
@@ -89,4 +92,18 @@ fn report(slug: &str, fidelity: Option<&Fidelity>) {
     tracing::info!(model = slug, goldens, texts, min_cosine, max_abs, "the goldens hold");
     telemetry::GOLDEN_COSINE.set([slug], *min_cosine);
     telemetry::GOLDEN_ERROR.set([slug], f64::from(*max_abs));
+}
+
+/// Refuses aliases that ask of a model what it does not have; warns where a hosted model's name leads to another size.
+fn check_names(service: &Service, place: &Model, loaded: &Loaded) -> anyhow::Result<()> {
+    let aliases = service.aliases().iter().filter(|alias| alias.slug == place.slug);
+    let mut names = vec![(place.slug.as_str(), loaded.engine.dim)];
+    for alias in aliases {
+        alias.check(place, loaded).map_err(|sentence| anyhow!(sentence))?;
+        names.push((&alias.name, alias.dimensions.unwrap_or(loaded.engine.dim)));
+    }
+    for warning in names.into_iter().filter_map(|(name, size)| alias::size_warning(name, size)) {
+        tracing::warn!(event = "alias_size", model = place.slug, "{warning}");
+    }
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! What was said (flags, environment, file) -> what is obeyed (one `Options` per room). The only reader of argv and the environment.
 
+mod aliases;
 mod file;
+mod limits;
 mod resolve;
 mod said;
 
-pub use resolve::{Models, Resolved, ServeModel, resolve_models, resolve_source, serve};
-pub use said::{LogSaid, ModelSaid, Said, SourceSaid};
+pub use resolve::{Models, Resolved, ServeModel, resolve_models, resolve_source, resolve_store, serve};
+pub use said::{LogSaid, ModelSaid, Said, SourceSaid, StoreSaid};
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,10 @@
 //! From what was said to what is obeyed: defaults filled in, impossible pairs refused with the sentence that says what to change.
 
-use super::said::{EmptyInput, MatryoshkaSaid, ModelSaid, Normalize, PerModel, Said, SourceSaid};
-use super::{ConfigError, Env, file, impossible};
+use super::said::{EmptyInput, MatryoshkaSaid, ModelSaid, Normalize, PerModel, Said, SourceSaid, StoreSaid};
+use super::{ConfigError, Env, aliases, file, impossible, limits};
+use crate::service::alias::Alias;
 use crate::service::registry::{Matryoshka, Settings};
+use crate::store::Place;
 use crate::{api, engine, hub, service, telemetry};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,12 +14,16 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Resolved {
     pub models: Vec<ServeModel>,
+    /// Other names for them, each checked to name one of them and to hide none.
+    pub aliases: Vec<Alias>,
     /// The listener's address, name resolved.
     pub listen: SocketAddr,
     pub keys: Option<PathBuf>,
+    /// `None` = plain HTTP.
+    pub tls: Option<api::TlsFiles>,
     pub no_auth: bool,
-    pub data_dir: PathBuf,
-    pub public_url: Option<String>,
+    pub store: Place,
+    pub books: service::books::Options,
     pub hub: hub::Options,
     pub threads: usize,
     pub engine: engine::Options,
@@ -87,28 +93,57 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
             engine.max_queue_tokens
         ));
     }
-    if let Some(url) = &said.public_url
+    let public_url = said.public_url.clone();
+    if let Some(url) = &public_url
         && !(url.starts_with("http://") || url.starts_with("https://"))
     {
         return impossible(format!("--public-url {url:?} must begin with http:// or https://"));
     }
+    let models = models(&said, &load)?;
+    let limits =
+        api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, max_token_ids: max_request_tokens, ..api::Options::default() };
+    let tls = tls(said.tls_cert.clone(), said.tls_key.clone())?;
+    let (openai_hosts, cors_origins) = (openai_hosts(&said.openai_host)?, cors_origins(&said.cors_origin)?);
+    let api = api::Options { deadline, public_url, https: tls.is_some(), openai_hosts, cors_origins, ..limits };
     Ok(Resolved {
-        models: models(&said, &load)?,
+        aliases: aliases::resolve(&said.aliases, &models)?,
+        models,
         listen,
-        keys: said.keys,
+        keys: said.keys.clone(),
+        tls,
         no_auth,
-        data_dir: said.data_dir.unwrap_or_else(|| user_dir(env, "XDG_DATA_HOME", ".local/share").join("vecmill")),
-        public_url: said.public_url,
+        store: resolve_store(&said.store, env)?,
+        books: service::books::Options {
+            stays_open: no_auth,
+            limits: limits::resolve(said.rate_limits.as_ref())?,
+            jobs: jobs(&said, max_body_bytes)?,
+        },
         hub,
         threads,
         engine,
         service,
-        api: api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, deadline, ..api::Options::default() },
+        api,
         log: resolve_log(&said.log)?,
     })
 }
 
 impl Resolved {
+    /// Whether everyone may use the server, given whether its store has keys: asked once the store is open.
+    pub fn open_to_all(&self, store_has_keys: bool) -> Result<bool, ConfigError> {
+        if self.no_auth {
+            return Ok(true);
+        }
+        let open = self.keys.is_none() && !store_has_keys;
+        if open && !self.listen.ip().is_loopback() {
+            return impossible(format!(
+                "--host {} can be reached by others and no keys are configured: give --keys FILE (`vecmill keys generate` makes one), make one in \
+                 the store (`vecmill keys create`), or --no-auth to serve everyone",
+                self.listen.ip()
+            ));
+        }
+        Ok(open)
+    }
+
     /// What the server holds at most besides weights: bodies, texts and tokens that wait, and their answers.
     pub fn budget_bytes(&self) -> u64 {
         // A waiting token costs its id, its place in a row and its share of a text's bookkeeping.
@@ -124,6 +159,51 @@ impl Resolved {
     }
 }
 
+/// Both files or neither.
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<api::TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(api::TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => impossible("--tls-cert needs --tls-key FILE: the private key that belongs to the certificate"),
+        (None, Some(_)) => impossible("--tls-key needs --tls-cert FILE: the certificate that belongs to the key"),
+    }
+}
+
+fn cors_origins(said: &[String]) -> Result<Vec<String>, ConfigError> {
+    match said.iter().find(|origin| !api::is_origin(origin)) {
+        Some(origin) => {
+            impossible(format!("--cors-origin {origin:?} must be * or an origin such as https://app.example.com, in lower case and without a path"))
+        }
+        None => Ok(said.to_vec()),
+    }
+}
+
+fn openai_hosts(said: &[String]) -> Result<Vec<String>, ConfigError> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    match said.iter().find(|host| host.is_empty() || !host.bytes().all(fine)) {
+        Some(host) => impossible(format!("--openai-host {host:?} must be a host name such as openai.example.com, without scheme and port")),
+        None => Ok(said.to_vec()),
+    }
+}
+
+/// What batch jobs may ask.
+fn jobs(said: &Said, max_line_bytes: usize) -> Result<service::jobs::Options, ConfigError> {
+    let default = service::jobs::Options::default();
+    let options = service::jobs::Options {
+        max_lines: said.max_job_lines.unwrap_or(default.max_lines),
+        max_file_bytes: said.max_file_bytes.map_or(default.max_file_bytes, |bytes| bytes.as_u64()),
+        max_line_bytes,
+        keep: said.keep_files_days.map_or(default.keep, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
+        ..default
+    };
+    match [("max-job-lines", options.max_lines as u64), ("max-file-bytes", options.max_file_bytes), ("keep-files-days", options.keep.as_secs())] {
+        limits if limits.iter().all(|(_, limit)| *limit > 0) => Ok(options),
+        limits => {
+            impossible(limits.iter().filter(|(_, limit)| *limit == 0).map(|(name, _)| format!("--{name} must be at least 1")).collect::<String>())
+        }
+    }
+}
+
 /// Where to listen, and whether keys are needed there.
 fn listen(said: &Said) -> Result<(SocketAddr, bool), ConfigError> {
     let host = said.host.as_deref().unwrap_or("127.0.0.1");
@@ -134,10 +214,6 @@ fn listen(said: &Said) -> Result<(SocketAddr, bool), ConfigError> {
     let no_auth = said.no_auth.unwrap_or(false);
     match (&said.keys, no_auth) {
         (Some(_), true) => impossible("--keys and --no-auth contradict each other: leave one of them out"),
-        (None, false) if !ip.is_loopback() => impossible(format!(
-            "--host {host} can be reached by others and no keys are configured: give --keys FILE (`vecmill keys generate` makes one), or --no-auth \
-             to serve everyone"
-        )),
         _ => Ok((SocketAddr::new(ip, said.port.unwrap_or(8000)), no_auth)),
     }
 }
@@ -231,6 +307,20 @@ pub fn resolve_source(said: &SourceSaid, env: &Env) -> hub::Options {
         trust: said.trust.clone(),
         python: "python3".to_owned(),
         limits: hub::Limits::default(),
+    }
+}
+
+/// Where the store is.
+pub fn resolve_store(said: &StoreSaid, env: &Env) -> Result<Place, ConfigError> {
+    match said.store.as_deref() {
+        None => {
+            let dir = said.data_dir.clone().unwrap_or_else(|| user_dir(env, "XDG_DATA_HOME", ".local/share").join("vecmill"));
+            Ok(Place::File(dir.join("vecmill.db")))
+        }
+        Some("memory") => Ok(Place::Memory),
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => Ok(Place::Postgres(url.to_owned())),
+        // Not repeated: what was meant to be a URL may hold a password.
+        Some(_) => impossible("--store must be a URL that begins with postgres:// or the word memory; without it a file in --data-dir is used"),
     }
 }
 

@@ -46,7 +46,7 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     let model = ["--model", "all-MiniLM-L6-v2"];
     let refused = |words: &[&str]| resolved(&[&model[..], words].concat()).err().unwrap_or_else(|| panic!("{words:?} was accepted"));
     assert!(refused(&["--keys", "k.toml", "--no-auth"]).contains("leave one of them out"));
-    assert!(refused(&["--host", "0.0.0.0"]).contains("--keys FILE"));
+    assert!(refused(&["--store", "mysql://secret"]).contains("postgres://") && !refused(&["--store", "mysql://secret"]).contains("secret"));
     assert!(refused(&["--host", "example.org"]).contains("not an IP address"));
     assert!(refused(&["--max-queue-tokens", "10"]).contains("--max-request-tokens 300000"));
     assert!(refused(&["--max-texts", "0"]).contains("--max-texts must be at least 1"));
@@ -56,9 +56,32 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(refused(&["--dtype", "f64"]).contains("--dtype \"f64\""));
     assert!(refused(&["--log-format", "xml"]).contains("pretty or json"));
     assert!(refused(&["--public-url", "ftp://x"]).contains("http://"));
+    assert!(refused(&["--tls-cert", "c.pem"]).contains("--tls-key FILE"));
+    assert!(refused(&["--tls-key", "k.pem"]).contains("--tls-cert FILE"));
+    assert!(refused(&["--cors-origin", "https://a.example,b.example"]).contains("\"b.example\""));
+    assert!(refused(&["--openai-host", "https://x"]).contains("without scheme"));
     assert!(resolved(&[]).unwrap_err().contains("--model"));
     assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
     assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);
+}
+
+#[test]
+fn a_server_that_others_can_reach_needs_keys_from_somewhere() {
+    let open = |words: &[&str], stored| {
+        let resolved = resolved(&[&["--model", "all-MiniLM-L6-v2"][..], words].concat()).unwrap();
+        resolved.open_to_all(stored).map_err(|error| error.to_string())
+    };
+    assert_eq!((open(&[], false), open(&[], true), open(&["--keys", "k"], false)), (Ok(true), Ok(false), Ok(false)));
+    assert!(open(&["--host", "0.0.0.0"], false).unwrap_err().contains("--keys FILE"));
+    assert_eq!((open(&["--host", "0.0.0.0"], true), open(&["--host", "0.0.0.0", "--no-auth"], true)), (Ok(false), Ok(true)));
+}
+
+#[test]
+fn the_store_is_a_file_unless_something_else_is_said() {
+    let store = |words: &[&str]| resolved(&[&["--model", "all-MiniLM-L6-v2"][..], words].concat()).unwrap().store;
+    assert_eq!(store(&[]), Place::File("/home/u/.local/share/vecmill/vecmill.db".into()));
+    assert_eq!(store(&["--data-dir", "/d"]), Place::File("/d/vecmill.db".into()));
+    assert_eq!((store(&["--store", "memory"]), store(&["--store", "postgres://h/d"])), (Place::Memory, Place::Postgres("postgres://h/d".into())));
 }
 
 #[test]
@@ -75,4 +98,31 @@ fn the_summary_holds_no_secret() {
     let env = Env::from([("HF_TOKEN", "hf_secret"), ("HOME", "/h")]);
     let resolved = serve(said(&["--model", "all-MiniLM-L6-v2"]), &env).unwrap();
     assert!(resolved.hub.hf_token.is_some() && !resolved.summary().contains("hf_secret"));
+}
+
+#[test]
+fn aliases_name_a_model_that_is_served_and_hide_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vecmill.toml");
+    let with = |aliases: &str| {
+        std::fs::write(&path, format!("model = \"x=all-MiniLM-L6-v2\"\n[aliases]\n{aliases}\n")).unwrap();
+        resolved(&["--config", path.to_str().unwrap()]).map(|resolved| resolved.aliases)
+    };
+    let alias = |prompt: Option<&str>, dimensions| Alias { name: "a".into(), slug: "x".into(), prompt: prompt.map(str::to_owned), dimensions };
+    assert_eq!(with("a = \"x\"").unwrap(), [alias(None, None)]);
+    assert_eq!(with("a = \"all-MiniLM-L6-v2\"").unwrap(), [alias(None, None)]);
+    assert_eq!(with("a = \"x:query\"").unwrap(), [alias(Some("query"), None)]);
+    assert_eq!(with("a = { model = \"x\", prompt = \"document\", dimensions = 64 }").unwrap(), [alias(Some("document"), Some(64))]);
+    for (bad, why) in [
+        ("a = \"y\"", "the slugs are x"),
+        ("x = \"x\"", "already"),
+        ("all-MiniLM-L6-v2 = \"x\"", "already"),
+        ("\"\" = \"x\"", "empty"),
+        ("a = { model = \"x\", dimensions = 0 }", "at least 1"),
+        ("a = { model = \"x:query\", prompt = \"query\" }", "no model"),
+        ("a = \"x\"\nb = \"a\"", "no model \"a\""),
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
 }

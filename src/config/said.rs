@@ -38,9 +38,31 @@ pub struct Said {
     #[arg(long, env = "VECMILL_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_auth: Option<bool>,
 
-    /// Directory for what must survive a restart (nothing yet) [default: the user's data directory]
-    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// Certificate in PEM, with those that lead to its root: serve HTTPS; re-read when it changes
+    #[arg(long, value_name = "FILE", env = "VECMILL_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key in PEM of the certificate of --tls-cert
+    #[arg(long, value_name = "FILE", env = "VECMILL_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Origin whose web pages may call the server, such as `https://app.example.com`; may be given several times; * = any
+    #[arg(long, value_name = "ORIGIN", env = "VECMILL_CORS_ORIGIN", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub cors_origin: Vec<String>,
+
+    /// Host name under which `/v1/...` is the OpenAI layer, `/v1/models` too; may be given several times
+    #[arg(long, value_name = "HOST", env = "VECMILL_OPENAI_HOST", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub openai_host: Vec<String>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub store: StoreSaid,
+
+    /// Requests per minute of a key, user, tenant and partner: off, or scaigrid (60, 120, 1000, 5000); the file can say more [default: off]
+    #[arg(long, value_name = "PRESET", env = "VECMILL_RATE_LIMITS", value_parser = |word: &str| Ok::<_, String>(RateLimitsSaid::Preset(word.to_owned())))]
+    pub rate_limits: Option<RateLimitsSaid>,
 
     /// The server's address as clients see it, for links in answers [default: the request's own host]
     #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
@@ -70,6 +92,18 @@ pub struct Said {
     #[arg(long, value_name = "BYTES", env = "VECMILL_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<ByteSize>,
 
+    /// Lines of one batch job [default: 50000]
+    #[arg(long, value_name = "N", env = "VECMILL_MAX_JOB_LINES")]
+    pub max_job_lines: Option<usize>,
+
+    /// Size of an uploaded file [default: 200MB]
+    #[arg(long, value_name = "BYTES", env = "VECMILL_MAX_FILE_BYTES")]
+    pub max_file_bytes: Option<ByteSize>,
+
+    /// How long files are kept: from their upload, and results from the job's end [default: 30]
+    #[arg(long, value_name = "DAYS", env = "VECMILL_KEEP_FILES_DAYS")]
+    pub keep_files_days: Option<u32>,
+
     /// Time from a request's arrival to its answer, in milliseconds [default: 55000]
     #[arg(long, value_name = "MS", env = "VECMILL_DEADLINE_MS")]
     pub deadline_ms: Option<u64>,
@@ -85,6 +119,10 @@ pub struct Said {
     /// `[models."SLUG"]`.
     #[arg(skip)]
     pub models: BTreeMap<String, PerModel>,
+
+    /// `[aliases]`: other names for models.
+    #[arg(skip)]
+    pub aliases: BTreeMap<String, AliasSaid>,
 }
 
 /// Where models come from and how they run: shared by the commands that load one.
@@ -133,6 +171,46 @@ pub struct SourceSaid {
     pub trust: Option<PublicKey>,
 }
 
+/// Where what must survive a restart is kept: shared by the commands that read or change it.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default)]
+pub struct StoreSaid {
+    /// Directory for what must survive a restart: keys, usage, files, batch jobs [default: the user's data directory, /vecmill]
+    #[arg(long, value_name = "DIR", env = "VECMILL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where it is kept: `postgres://...` (several servers may share it), or memory (nothing survives) [default: a file in --data-dir]
+    #[arg(long, value_name = "URL", env = "VECMILL_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+}
+
+/// `rate_limits = "scaigrid"`, or a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum RateLimitsSaid {
+    Preset(String),
+    Table(RateLimitsTable),
+}
+
+/// `[rate_limits]`: a preset, and what differs from it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitsTable {
+    pub preset: Option<String>,
+    pub key: QuotaSaid,
+    pub user: QuotaSaid,
+    pub tenant: QuotaSaid,
+    pub partner: QuotaSaid,
+}
+
+/// The limits of one level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaSaid {
+    pub requests_per_minute: Option<u32>,
+    pub tokens_per_minute: Option<u32>,
+}
+
 /// How the log looks.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
@@ -166,6 +244,26 @@ pub struct PerModel {
     pub empty_input: Option<EmptyInput>,
     /// Number type of this model.
     pub dtype: Option<String>,
+}
+
+/// `"NAME" = "SLUG"`, `"SLUG:PROMPT"`, or a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum AliasSaid {
+    Model(String),
+    Table(AliasTable),
+}
+
+/// `"NAME" = { model = "SLUG", prompt = "query", dimensions = 512 }`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AliasTable {
+    /// The slug.
+    pub model: String,
+    /// The prompt of requests that name none.
+    pub prompt: Option<String>,
+    /// The vector size of requests that name none.
+    pub dimensions: Option<usize>,
 }
 
 /// `matryoshka = true | false | [sizes]`.
@@ -204,14 +302,22 @@ impl Said {
             port: self.port.or(file.port),
             keys: self.keys.or(file.keys),
             no_auth: self.no_auth.or(file.no_auth),
-            data_dir: self.data_dir.or(file.data_dir),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            cors_origin: if self.cors_origin.is_empty() { file.cors_origin } else { self.cors_origin },
+            openai_host: if self.openai_host.is_empty() { file.openai_host } else { self.openai_host },
+            store: StoreSaid { data_dir: self.store.data_dir.or(file.store.data_dir), store: self.store.store.or(file.store.store) },
             public_url: self.public_url.or(file.public_url),
+            rate_limits: self.rate_limits.or(file.rate_limits),
             max_batch_tokens: self.max_batch_tokens.or(file.max_batch_tokens),
             max_batch_texts: self.max_batch_texts.or(file.max_batch_texts),
             max_queue_tokens: self.max_queue_tokens.or(file.max_queue_tokens),
             max_texts: self.max_texts.or(file.max_texts),
             max_request_tokens: self.max_request_tokens.or(file.max_request_tokens),
             max_body_bytes: self.max_body_bytes.or(file.max_body_bytes),
+            max_job_lines: self.max_job_lines.or(file.max_job_lines),
+            max_file_bytes: self.max_file_bytes.or(file.max_file_bytes),
+            keep_files_days: self.keep_files_days.or(file.keep_files_days),
             deadline_ms: self.deadline_ms.or(file.deadline_ms),
             model_options: ModelSaid {
                 device: self.model_options.device.or(file.model_options.device),
@@ -227,6 +333,7 @@ impl Said {
             },
             log: LogSaid { log_format: self.log.log_format.or(file.log.log_format), log_level: self.log.log_level.or(file.log.log_level) },
             models: file.models,
+            aliases: file.aliases,
         }
     }
 }

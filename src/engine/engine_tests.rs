@@ -44,7 +44,7 @@ async fn engine(encode: impl Fn(&Packed) -> Result<Vec<f32>, ComputeError> + Sen
 }
 
 fn work(model: ModelId, texts: Vec<Tokens>) -> Work {
-    Work { model, client: 0, deadline: soon(), texts }
+    Work { model, client: 0, weight: 1, bulk: false, deadline: soon(), texts }
 }
 
 fn soon() -> Instant {

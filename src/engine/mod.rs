@@ -41,6 +41,10 @@ pub struct Work {
     pub model: ModelId,
     /// Requests of one client share one turn in the queue.
     pub client: u64,
+    /// The client's part of the device relative to others.
+    pub weight: u32,
+    /// True puts it into the bulk lane whatever its size.
+    pub bulk: bool,
     pub deadline: Instant,
     pub texts: Vec<Tokens>,
 }
@@ -150,14 +154,14 @@ impl Engine {
     }
 
     /// Whether a request of about this size would be refused now; cheap, so that refusals need no tokenising.
-    pub fn room(&self, texts: usize, tokens: usize) -> Result<(), Refusal> {
+    pub fn room(&self, texts: usize, tokens: usize, bulk: bool) -> Result<(), Refusal> {
         let state = self.shared.lock();
-        state.queue.room(texts, tokens).map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })
+        state.queue.room(Lane::of(texts, tokens, bulk), tokens).map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })
     }
 
     /// Admits a request whole or refuses it whole.
     pub fn submit(&self, work: Work) -> Result<Ticket, Refusal> {
-        let Work { model, client, deadline, texts } = work;
+        let Work { model, client, weight, bulk, deadline, texts } = work;
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let tokens = texts.iter().map(Tokens::len).sum();
         let mut state = self.shared.lock();
@@ -170,7 +174,7 @@ impl Engine {
         if idle > left {
             return Err(Refusal::TooSlow { tokens, tokens_per_s: pace.warm_tokens_per_s(), needs: idle });
         }
-        let wait = state.time_until_done(Lane::of(texts.len(), tokens), pace.time_for(tokens));
+        let wait = state.time_until_done(Lane::of(texts.len(), tokens, bulk), pace.time_for(tokens));
         if wait > left {
             return Err(Refusal::Full { retry_after: wait.saturating_sub(left) });
         }
@@ -180,7 +184,7 @@ impl Engine {
             (Job { pending: pending.clone(), index, tokens }, len)
         };
         let jobs = texts.into_iter().enumerate().map(place).collect();
-        let submitted = state.queue.submit(Submission { id, model, client, deadline, jobs });
+        let submitted = state.queue.submit(Submission { id, model, client, weight, bulk, deadline, jobs });
         submitted.map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })?;
         meter::depth(state.queue.queued_tokens());
         drop(state);

@@ -12,6 +12,9 @@ pub const INTERACTIVE_RUN: u32 = 3;
 /// The share of the queue that bulk work may not fill, so that a short query always finds room: one part in eight.
 const INTERACTIVE_RESERVE: usize = 8;
 
+/// The lines' clocks run this fast, so that tokens divided by a weight stay whole.
+const CLOCK: u64 = 1000;
+
 /// The number of a model, in the order in which they were added.
 pub type ModelId = usize;
 /// The number of a request; chosen by the caller, never reused.
@@ -32,9 +35,9 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// The lane of a request of this size.
-    pub fn of(texts: usize, tokens: usize) -> Self {
-        if texts <= INTERACTIVE_TEXTS && tokens <= INTERACTIVE_TOKENS { Lane::Interactive } else { Lane::Bulk }
+    /// The lane of a request of this size; `bulk` leaves no choice.
+    pub fn of(texts: usize, tokens: usize, bulk: bool) -> Self {
+        if !bulk && texts <= INTERACTIVE_TEXTS && tokens <= INTERACTIVE_TOKENS { Lane::Interactive } else { Lane::Bulk }
     }
 }
 
@@ -45,6 +48,10 @@ pub struct Submission<J> {
     pub model: ModelId,
     /// Requests of one client share one turn.
     pub client: u64,
+    /// The client's part of the device relative to others of its lane; 0 counts as 1.
+    pub weight: u32,
+    /// True puts it into the bulk lane whatever its size.
+    pub bulk: bool,
     /// After this its texts are not worth computing.
     pub deadline: Instant,
     /// Each text with its number of tokens.
@@ -79,6 +86,7 @@ pub struct Next<J> {
 
 struct Request<J> {
     model: ModelId,
+    weight: u32,
     lane: Lane,
     deadline: Instant,
     jobs: VecDeque<(J, usize)>,
@@ -86,7 +94,7 @@ struct Request<J> {
 
 /// One client's place in one lane of one model.
 struct Turn {
-    /// Tokens served so far, on the line's clock; the smallest is served next.
+    /// Tokens served so far over the client's weight, on the line's clock; the smallest is served next.
     served: u64,
     /// Breaks ties by arrival.
     arrival: u64,
@@ -164,8 +172,8 @@ impl<J> Queue<J> {
     }
 
     /// Whether a request of this size would be admitted now. An empty queue takes one of any size up to the limit.
-    pub fn room(&self, texts: usize, tokens: usize) -> Result<(), Full> {
-        let limit_tokens = match Lane::of(texts, tokens) {
+    pub fn room(&self, lane: Lane, tokens: usize) -> Result<(), Full> {
+        let limit_tokens = match lane {
             Lane::Interactive => self.limit_tokens,
             Lane::Bulk if self.queued_tokens == 0 => self.limit_tokens,
             Lane::Bulk => self.limit_tokens - self.limit_tokens / INTERACTIVE_RESERVE,
@@ -178,12 +186,12 @@ impl<J> Queue<J> {
 
     /// Takes in all texts of a request, or none.
     pub fn submit(&mut self, submission: Submission<J>) -> Result<Lane, Full> {
-        let Submission { id, model, client, deadline, mut jobs } = submission;
+        let Submission { id, model, client, weight, bulk, deadline, mut jobs } = submission;
         // A text may have no token at all (a static model on blanks), but it still takes a place.
         jobs.iter_mut().for_each(|(_, tokens)| *tokens = (*tokens).max(1));
         let tokens = jobs.iter().map(|(_, tokens)| tokens).sum();
-        self.room(jobs.len(), tokens)?;
-        let lane = Lane::of(jobs.len(), tokens);
+        let lane = Lane::of(jobs.len(), tokens, bulk);
+        self.room(lane, tokens)?;
         if jobs.is_empty() || model >= self.budgets.len() {
             return Ok(lane);
         }
@@ -191,7 +199,7 @@ impl<J> Queue<J> {
         self.queued_texts += jobs.len();
         self.arrivals += 1;
         let arrival = self.arrivals;
-        self.requests.insert(id, Request { model, lane, deadline, jobs: jobs.into() });
+        self.requests.insert(id, Request { model, weight: weight.max(1), lane, deadline, jobs: jobs.into() });
         let line = &mut self.lines[lane as usize][model];
         line.tokens += tokens;
         let now = line.now;
@@ -296,6 +304,7 @@ impl<J> Queue<J> {
     fn take(&mut self, lane: Lane, model: ModelId, id: RequestId) -> Option<J> {
         let request = self.requests.get_mut(&id)?;
         let (job, tokens) = request.jobs.pop_front()?;
+        let share = tokens as u64 * CLOCK / u64::from(request.weight);
         let done = request.jobs.is_empty();
         if done {
             self.requests.remove(&id);
@@ -307,7 +316,7 @@ impl<J> Queue<J> {
         let (served, _, client) = line.order.pop_first()?;
         line.now = served;
         if let Some(turn) = line.turns.get_mut(&client) {
-            turn.served = served + tokens as u64;
+            turn.served = served + share;
             if done {
                 turn.requests.pop_front();
             }

@@ -8,7 +8,7 @@ const BUDGET: Budget = Budget { tokens: 100, texts: 8 };
 
 fn submission(id: RequestId, client: u64, deadline: Instant, lens: &[usize]) -> Submission<(RequestId, usize)> {
     let jobs = lens.iter().enumerate().map(|(index, &tokens)| ((id, index), tokens)).collect();
-    Submission { id, model: 0, client, deadline, jobs }
+    Submission { id, model: 0, client, weight: 1, bulk: false, deadline, jobs }
 }
 
 fn queue(limit_tokens: usize, models: usize) -> Queue<(RequestId, usize)> {
@@ -68,6 +68,20 @@ fn clients_share_the_bulk_lane_by_tokens() {
         }
     }
     assert!(served[1].abs_diff(served[2]) <= 50, "{served:?}");
+}
+
+#[test]
+fn a_heavier_client_gets_its_multiple() {
+    let mut queue = Queue::new(1_000_000);
+    queue.add_model(Budget { tokens: 100, texts: 1000 });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for (client, weight) in [(1, 3), (2, 1)] {
+        let request = Submission { weight, ..submission(client, client, deadline, &[10; 400]) };
+        queue.submit(request).unwrap();
+    }
+    let served: Vec<RequestId> = (0..40).flat_map(|_| queue.next(Instant::now()).batch.unwrap().jobs).map(|(id, _)| id).collect();
+    let first = served.iter().filter(|id| **id == 1).count();
+    assert!((299..=301).contains(&first), "{first} of {} texts", served.len());
 }
 
 #[test]
@@ -181,7 +195,7 @@ proptest! {
                     let before = queue.queued_tokens();
                     match queue.submit(request) {
                         Ok(lane) => {
-                            prop_assert_eq!(lane, Lane::of(texts.len(), texts.iter().sum()));
+                            prop_assert_eq!(lane, Lane::of(texts.len(), texts.iter().sum(), false));
                             waiting.insert(id, (0..texts.len()).collect());
                             if late { late_ids.push(id) }
                         }

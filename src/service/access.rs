@@ -11,9 +11,16 @@ pub const MODELS_USE: &str = "models:use";
 /// The scope of listing models.
 pub const MODELS_LIST: &str = "models:list";
 
-/// A key as the operator wrote it down. The key itself is nowhere in the server: only its hash.
+/// The scope of making, listing and revoking keys.
+pub const API_KEYS_MANAGE: &str = "api_keys:manage";
+/// Every scope that a key can have.
+pub const SCOPES: [&str; 3] = [MODELS_USE, MODELS_LIST, API_KEYS_MANAGE];
+
+/// A key in force. The key itself is nowhere in the server: only its hash.
 #[derive(Clone)]
 pub struct Key {
+    /// `apikey_...`: names it without telling anything about it.
+    pub id: String,
     /// The operator's name for it.
     pub name: String,
     pub user: String,
@@ -21,12 +28,29 @@ pub struct Key {
     pub partner: Option<String>,
     /// Slugs it may use; `None` = all.
     pub models: Option<Vec<String>>,
-    /// What it may do: `models:use`, `models:list`.
+    /// What it may do: some of `SCOPES`.
     pub scopes: Vec<String>,
     /// From when on it is refused; `None` = never.
     pub expires_at: Option<Timestamp>,
     /// SHA-256 of the whole key.
     pub sha256: [u8; 32],
+    /// Requests it may make in a minute; `None` = what the configuration says.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens it may embed in a minute; `None` = what the configuration says.
+    pub tokens_per_minute: Option<u32>,
+    /// Its part of the device relative to other keys, at least 1.
+    pub weight: u32,
+    /// Where it is kept.
+    pub origin: Origin,
+}
+
+/// Where a key is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In the keys file, which only the operator changes.
+    File,
+    /// In the store, with its first characters and when it was made.
+    Store { prefix: String, created_at: Timestamp },
 }
 
 impl Key {
@@ -54,36 +78,65 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The keys in force, or none at all. Replaced as a whole when the operator changes them.
+/// The keys in force, or none at all. Each source is replaced as a whole when it changes.
 pub struct Access {
-    /// `None` = open to everyone who can connect.
-    keys: RwLock<Option<Arc<[Arc<Key>]>>>,
+    keys: RwLock<Keys>,
+}
+
+/// The keys of both sources.
+#[derive(Clone)]
+struct Keys {
+    /// True if everyone gets in who can connect.
+    open: bool,
+    file: Arc<[Arc<Key>]>,
+    stored: Arc<[Arc<Key>]>,
 }
 
 impl Access {
     /// Only these keys; with an empty list nobody gets in.
     pub fn keys(keys: Vec<Key>) -> Self {
-        Self { keys: RwLock::new(Some(share(keys))) }
+        Self { keys: RwLock::new(Keys { open: false, file: share(keys), stored: share(Vec::new()) }) }
     }
 
     /// No keys asked for. Whoever configures this has checked that it is safe or meant.
     pub fn open_to_all() -> Self {
-        Self { keys: RwLock::new(None) }
+        Self { keys: RwLock::new(Keys { open: true, file: share(Vec::new()), stored: share(Vec::new()) }) }
     }
 
-    /// Puts other keys in force for all requests from now on.
+    /// Puts other keys of the file in force for all requests from now on.
     pub fn replace(&self, keys: Vec<Key>) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(share(keys));
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).file = share(keys);
     }
 
-    /// True if keys are asked for and there are none.
+    /// Puts other keys of the store in force for all requests from now on.
+    pub fn replace_stored(&self, keys: Vec<Key>) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).stored = share(keys);
+    }
+
+    /// Asks for keys from now on.
+    pub fn close(&self) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).open = false;
+    }
+
+    /// True if keys are asked for and the file has none.
     pub fn is_empty(&self) -> bool {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|keys| keys.is_empty())
+        let keys = self.now();
+        !keys.open && keys.file.is_empty()
     }
 
     /// True if no key is asked for.
     pub fn open(&self) -> bool {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.now().open
+    }
+
+    /// All keys, those of the file first.
+    pub fn list(&self) -> Vec<Arc<Key>> {
+        let keys = self.now();
+        keys.file.iter().chain(keys.stored.iter()).cloned().collect()
+    }
+
+    fn now(&self) -> Keys {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The key whose hash is that of `token`, unless it has expired.
@@ -92,16 +145,16 @@ impl Access {
     }
 
     fn authenticate_at(&self, token: &str, now: Timestamp) -> Option<Arc<Key>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let keys = self.now();
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         // All keys are compared to the end, so that the time taken tells nothing about any of them.
         let (mut found, mut place) = (Choice::from(0), 0u64);
-        for (index, key) in keys.iter().enumerate() {
+        for (index, key) in keys.file.iter().chain(keys.stored.iter()).enumerate() {
             let equal = key.sha256.ct_eq(&digest);
             place.conditional_assign(&(index as u64), equal);
             found |= equal;
         }
-        let key = bool::from(found).then(|| keys.get(place as usize)).flatten()?;
+        let key = bool::from(found).then(|| keys.file.iter().chain(keys.stored.iter()).nth(place as usize)).flatten()?;
         key.expires_at.is_none_or(|end| now < end).then(|| key.clone())
     }
 }
@@ -116,6 +169,11 @@ mod tests {
 
     fn key(name: &str, token: &str, expires_at: Option<&str>) -> Key {
         Key {
+            id: format!("apikey_{name}"),
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            weight: 1,
+            origin: Origin::File,
             name: name.into(),
             user: "u".into(),
             tenant: "t".into(),
@@ -150,6 +208,11 @@ mod tests {
         assert!(access.authenticate("sgk_old").is_none());
         assert!(access.authenticate("sgk_new").is_some());
         assert!(!access.open() && Access::open_to_all().open());
+        access.replace_stored(vec![key("stored", "sgk_stored", None)]);
+        assert!(["sgk_new", "sgk_stored"].iter().all(|token| access.authenticate(token).is_some()));
+        access.replace(Vec::new());
+        assert!(access.authenticate("sgk_new").is_none() && access.authenticate("sgk_stored").is_some() && access.is_empty());
+        assert_eq!(access.list().iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["stored"]);
     }
 
     #[test]

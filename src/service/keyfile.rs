@@ -1,13 +1,10 @@
 //! The keys file: TOML, one `[[key]]` each. Read at the start and again whenever it changes.
 
-use super::access::{Access, Key, MODELS_LIST, MODELS_USE};
+use super::access::{Access, Key, MODELS_LIST, MODELS_USE, Origin, SCOPES};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-/// Every scope that a key can have.
-const SCOPES: [&str; 3] = [MODELS_USE, MODELS_LIST, "api_keys:manage"];
 
 /// A keys file and the state in which it was last seen.
 #[derive(Debug)]
@@ -81,6 +78,9 @@ struct KeyStanza {
     models: Option<Vec<String>>,
     scopes: Option<Vec<String>>,
     expires_at: Option<ExpiresAt>,
+    requests_per_minute: Option<u32>,
+    tokens_per_minute: Option<u32>,
+    weight: Option<u32>,
 }
 
 /// `"2027-01-01T00:00:00Z"`, with or without quotes.
@@ -121,11 +121,35 @@ impl KeyStanza {
             ExpiresAt::Date(date) => date.to_string(),
         });
         let expires_at = expires_at.map(|text| text.parse().map_err(|error| format!("expires_at {text:?}: {error}"))).transpose()?;
-        Ok(Key { name: self.name, user: self.user, tenant: self.tenant, partner: self.partner, models: self.models, scopes, expires_at, sha256 })
+        let limits = [("requests_per_minute", self.requests_per_minute), ("tokens_per_minute", self.tokens_per_minute), ("weight", self.weight)];
+        if let Some((name, _)) = limits.iter().find(|(_, limit)| *limit == Some(0)) {
+            return Err(format!("{name} must be at least 1"));
+        }
+        Ok(Key {
+            id: file_id(&sha256),
+            name: self.name,
+            user: self.user,
+            tenant: self.tenant,
+            partner: self.partner,
+            models: self.models,
+            scopes,
+            expires_at,
+            sha256,
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            weight: self.weight.unwrap_or(1),
+            origin: Origin::File,
+        })
     }
 }
 
-fn from_hex(text: &str) -> Option<[u8; 32]> {
+/// An id for a key of the file, the same on every server and after a restart; it does not give the hash away.
+fn file_id(sha256: &[u8; 32]) -> String {
+    let digest = Sha256::digest(sha256);
+    format!("apikey_{}", digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+pub(super) fn from_hex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -159,9 +183,13 @@ mod tests {
 
     #[test]
     fn keys_are_known_by_their_hash_and_have_the_default_scopes() {
-        let (_dir, _file, access) = open(&(stanza("a", "sgk_a", "models = [\"m\"]") + &stanza("b", "sgk_b", "scopes = [\"models:list\"]"))).unwrap();
+        let (_dir, _file, access) = open(
+            &(stanza("a", "sgk_a", "models = [\"m\"]\nrequests_per_minute = 9\nweight = 4") + &stanza("b", "sgk_b", "scopes = [\"models:list\"]")),
+        )
+        .unwrap();
         let key = access.authenticate("sgk_a").unwrap();
         assert!(key.has_scope(MODELS_USE) && key.has_scope(MODELS_LIST) && key.may_use("m") && !key.may_use("n"));
+        assert_eq!((key.requests_per_minute, key.tokens_per_minute, key.weight, key.id.len()), (Some(9), None, 4, 39));
         let other = access.authenticate("sgk_b").unwrap();
         assert!(!other.has_scope(MODELS_USE) && other.may_use("n") && other.number() != key.number());
         assert!(access.authenticate("sgk_c").is_none() && access.authenticate("").is_none());
@@ -198,6 +226,7 @@ mod tests {
         assert!(error("[[key]]\nname = \"x\"\nsha256 = \"00\"\nuser = \"u\"\ntenant = \"t\"").contains("64 hexadecimal digits"));
         assert!(error(&stanza("x", "k", "expires_at = \"soon\"")).contains("expires_at \"soon\""));
         assert!(error(&stanza("x", "k", "colour = 1")).contains("colour"));
+        assert!(error(&stanza("x", "k", "weight = 0")).contains("weight must be at least 1"));
         assert!(error(&(stanza("x", "k", "") + &stanza("y", "k", ""))).contains("twice"));
     }
 }

@@ -1,20 +1,30 @@
 //! The use case: texts in, vectors out. Admit, tokenize, submit, gather. Knows neither HTTP nor tensors.
 
 pub mod access;
+pub mod alias;
+pub mod books;
+pub mod cl100k;
 pub mod decisions;
 pub mod golden;
 mod ingest;
+pub mod jobs;
+pub mod keybook;
 pub mod keyfile;
+pub mod limits;
 mod pool;
 pub mod registry;
 pub mod space;
 pub mod tokenizer;
+pub mod usage;
 pub mod vector;
+mod window;
 
 use crate::engine::{Engine, Failure, Refusal, Work};
 use crate::ragged::Tokens;
 use crate::telemetry;
 use crate::wire::{Detail, Fault, Truncate};
+use alias::Alias;
+use books::stored;
 use ingest::Ingest;
 use pool::{Pool, Urgency};
 use registry::{Found, Loaded, Model, Registry, Role};
@@ -39,10 +49,16 @@ pub struct Options {
 }
 
 /// Who asks, as far as fairness and deadlines are concerned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Caller {
     /// Requests of one client share its turn in the queue. A key's number, or one drawn per request.
     pub client: u64,
+    /// Its part of the device relative to other clients.
+    pub weight: u32,
+    /// True for work that nobody waits for, whatever its size.
+    pub bulk: bool,
+    /// What its tokens count against, once they are known; `None` = nothing.
+    pub pass: Option<Arc<limits::Pass>>,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -129,6 +145,11 @@ impl Service {
         self.registry.models()
     }
 
+    /// Other names for them.
+    pub fn aliases(&self) -> &[Alias] {
+        self.registry.aliases()
+    }
+
     /// The model a client means.
     pub fn find(&self, name: &str) -> Option<Found> {
         self.registry.find(name)
@@ -150,7 +171,7 @@ impl Service {
         }
         let (texts, bytes) = (call.texts.len(), call.texts.iter().map(String::len).sum::<usize>());
         let guess = guess_tokens(&call.texts, loaded.info.max_tokens).min(self.options.max_request_tokens);
-        self.engine.room(texts, guess).map_err(|refusal| fault_of(refusal, caller))?;
+        self.engine.room(texts, guess, caller.bulk).map_err(|refusal| fault_of(refusal, caller.deadline))?;
         let admitted = self.ingest.admit(bytes).map_err(|retry_after_s| Fault::Overloaded { retry_after_s })?;
 
         let started = Instant::now();
@@ -163,9 +184,13 @@ impl Service {
         let items =
             tokens.iter().map(|tokens| ItemTokens { tokens: tokens.len(), original_tokens: tokens.truncated().then_some(tokens.original_len) });
         let items: Vec<ItemTokens> = items.collect();
-        let work = Work { model: loaded.engine.model, client: caller.client, deadline: caller.deadline, texts: tokens };
-        let ticket = self.engine.submit(work).map_err(|refusal| fault_of(refusal, caller))?;
-        let computed = ticket.wait_until(caller.deadline).await.map_err(|failure| self.fault_of(failure))?;
+        if let Some(pass) = &caller.pass {
+            pass.tokens(items.iter().map(|item| item.tokens).sum()).await?;
+        }
+        let Caller { client, weight, bulk, deadline, .. } = caller;
+        let work = Work { model: loaded.engine.model, client, weight, bulk, deadline, texts: tokens };
+        let ticket = self.engine.submit(work).map_err(|refusal| fault_of(refusal, deadline))?;
+        let computed = ticket.wait_until(deadline).await.map_err(|failure| self.fault_of(failure))?;
 
         let timing = Timing { tokenize, queue: computed.queue, inference: computed.inference };
         let (vectors, zeros) = if computed.vectors.len() <= INLINE_VALUES {
@@ -217,7 +242,7 @@ impl Service {
             }
             let limit = self.options.max_request_tokens;
             if total > limit {
-                return Err(Fault::Validation(vec![Detail::new("input", format!("has more than {limit} tokens in all, the limit of a request"))]));
+                return Err(Fault::Validation(vec![Detail::token_sum(format!("has more than {limit} tokens in all, the limit of a request"))]));
             }
             running.extend(submit_next());
         }
@@ -320,11 +345,11 @@ fn guess_tokens(texts: &[String], max_tokens: usize) -> usize {
 }
 
 /// What a refusal by the engine means for the client.
-fn fault_of(refusal: Refusal, caller: Caller) -> Fault {
+fn fault_of(refusal: Refusal, deadline: Instant) -> Fault {
     match refusal {
         Refusal::Full { retry_after } => Fault::Overloaded { retry_after_s: whole_seconds(retry_after) },
         Refusal::TooSlow { tokens, tokens_per_s, needs } => {
-            let left = caller.deadline.saturating_duration_since(Instant::now()).as_secs();
+            let left = deadline.saturating_duration_since(Instant::now()).as_secs();
             let message = format!(
                 "has {tokens} tokens, which take about {} s at {tokens_per_s:.0} tokens per second, longer than the {left} s that remain for a \
                  request on this server even when it is idle; send fewer texts per request",

@@ -1,5 +1,6 @@
 //! The models being served: slugs, short names, their settings, and what is known of each once it is loaded.
 
+use super::alias::Alias;
 use super::golden::Fidelity;
 use super::space::Space;
 use super::tokenizer::TextEncoder;
@@ -181,12 +182,24 @@ pub struct Found {
     pub model: Arc<Model>,
     /// The prompt that stood behind the slug: `SLUG:query`.
     pub input_type: Option<String>,
+    /// What a request means that does not say so itself.
+    pub preset: Preset,
+}
+
+/// What an alias stands for besides its model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preset {
+    /// Name of a prompt.
+    pub prompt: Option<String>,
+    /// Vector size; `None` = native.
+    pub dimensions: Option<usize>,
 }
 
 /// All models being served, in the order of the command line.
 #[derive(Default)]
 pub struct Registry {
     models: Vec<Arc<Model>>,
+    aliases: Vec<Alias>,
 }
 
 /// Two models under one name.
@@ -202,7 +215,12 @@ impl Registry {
                 return Err(DuplicateSlug(model.slug.clone()));
             }
         }
-        Ok(Self { models: models.into_iter().map(Arc::new).collect() })
+        Ok(Self { models: models.into_iter().map(Arc::new).collect(), aliases: Vec::new() })
+    }
+
+    /// The same models under more names. Whoever configures them has checked that each names a model here and hides none.
+    pub fn with_aliases(self, aliases: Vec<Alias>) -> Self {
+        Self { aliases, ..self }
     }
 
     /// All models, in order.
@@ -210,13 +228,28 @@ impl Registry {
         &self.models
     }
 
-    /// By slug, by a card's repo id or short name, or by either with `:PROMPT` behind it.
+    /// All aliases, in order of their names.
+    pub fn aliases(&self) -> &[Alias] {
+        &self.aliases
+    }
+
+    /// By slug, by a card's repo id or short name, by an alias, or by any of them with `:PROMPT` behind it.
     pub fn find(&self, name: &str) -> Option<Found> {
-        if let Some(model) = self.named(name) {
-            return Some(Found { model, input_type: None });
+        if let Some((model, preset)) = self.meant(name) {
+            return Some(Found { model, input_type: None, preset });
         }
-        let (slug, prompt) = name.rsplit_once(':')?;
-        Some(Found { model: self.named(slug)?, input_type: Some(prompt.to_owned()) })
+        let (name, prompt) = name.rsplit_once(':')?;
+        let (model, preset) = self.meant(name)?;
+        // The prompt that the client names is the one, whatever the alias stands for.
+        Some(Found { model, input_type: Some(prompt.to_owned()), preset: Preset { prompt: None, ..preset } })
+    }
+
+    fn meant(&self, name: &str) -> Option<(Arc<Model>, Preset)> {
+        if let Some(model) = self.named(name) {
+            return Some((model, Preset::default()));
+        }
+        let alias = self.aliases.iter().find(|alias| alias.name == name)?;
+        Some((self.named(&alias.slug)?, Preset { prompt: alias.prompt.clone(), dimensions: alias.dimensions }))
     }
 
     fn named(&self, name: &str) -> Option<Arc<Model>> {

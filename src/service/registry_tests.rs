@@ -43,6 +43,25 @@ fn slugs_are_unique_and_prompts_may_stand_behind_them() {
 }
 
 #[test]
+fn aliases_are_names_with_presets_and_hide_nothing() {
+    let alias = |name: &str, prompt: Option<&str>, dimensions| Alias {
+        name: name.to_owned(),
+        slug: "owner/name".to_owned(),
+        prompt: prompt.map(str::to_owned),
+        dimensions,
+    };
+    let aliases = vec![alias("openai/x", None, None), alias("q", Some("query"), Some(4))];
+    let registry = Registry::new(vec![model(Settings::default())]).unwrap().with_aliases(aliases);
+    let found = |name: &str| registry.find(name).map(|found| (found.model.slug.clone(), found.input_type, found.preset));
+    let slug = || "owner/name".to_owned();
+    assert_eq!(found("openai/x"), Some((slug(), None, Preset::default())));
+    assert_eq!(found("q"), Some((slug(), None, Preset { prompt: Some("query".to_owned()), dimensions: Some(4) })));
+    assert_eq!(found("q:document"), Some((slug(), Some("document".to_owned()), Preset { prompt: None, dimensions: Some(4) })));
+    assert_eq!(found("owner/name:query"), Some((slug(), Some("query".to_owned()), Preset::default())));
+    assert!(found("openai/y").is_none() && found("x").is_none());
+}
+
+#[test]
 fn prompts_are_found_by_name_and_roles_always_exist() {
     let (plain, info) = (model(Settings::default()), described(&[("query", "q: "), ("passage", "p: "), ("clustering", "c: ")]));
     let text = |model: &Model, info: &ModelInfo, name: Option<&str>| model.role(info, name).map(|role| role.prompt.to_owned());

@@ -3,18 +3,29 @@
 use std::borrow::Cow;
 
 /// One field of a request that cannot be accepted, and why: `details[]` of the error envelope.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Detail {
     /// Dotted path of the field, with list indices: `input.3`.
     pub field: Cow<'static, str>,
     /// What is wrong with it, with the value and the limit.
     pub message: String,
+    /// OpenAI's name for it, where that layer has one.
+    #[serde(skip)]
+    pub code: Option<&'static str>,
 }
 
 impl Detail {
+    /// OpenAI's code for more tokens in all than a request may have.
+    pub const TOKEN_SUM: &'static str = "max_tokens_per_request";
+
     /// A fault of one field.
     pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self { field: field.into(), message: message.into(), code: None }
+    }
+
+    /// The fault of a request whose texts have too many tokens in all.
+    pub fn token_sum(message: impl Into<String>) -> Self {
+        Self { code: Some(Self::TOKEN_SUM), ..Self::new("input", message) }
     }
 }
 
@@ -171,20 +182,29 @@ impl Fault {
     }
 }
 
-#[derive(serde::Serialize)]
-struct NativeEnvelope<'a> {
+/// The body of every error on native paths.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[schema(as = NativeFault)]
+pub struct NativeEnvelope<'a> {
+    /// `error`.
     status: &'static str,
     error: NativeError<'a>,
     meta: super::Meta<'a>,
 }
 
-#[derive(serde::Serialize)]
-struct NativeError<'a> {
+/// What went wrong.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub struct NativeError<'a> {
+    /// The stable name to branch on.
     code: &'static str,
+    /// For people; not to be parsed.
     message: &'a str,
+    /// Seconds to wait before another try, where waiting helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u32>,
+    /// Every field at fault.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<Detail>, required = false)]
     details: &'a [Detail],
 }
 
@@ -196,7 +216,7 @@ fn validation_message(details: &[Detail]) -> String {
     }
 }
 
-fn echo(text: &str) -> Cow<'_, str> {
+pub(super) fn echo(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(ECHO_CHARS) {
         None => text.into(),
         Some((end, _)) => format!("{}...", &text[..end]).into(),

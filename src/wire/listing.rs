@@ -4,13 +4,15 @@ use super::{Detail, Fault, Meta};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-/// One model as clients see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One model, or another name for one, as clients see it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ModelItem {
     pub slug: String,
     pub display_name: String,
     /// The longest text it takes, in tokens, special tokens included; null until it is loaded.
+    #[schema(required = true)]
     pub context_window: Option<usize>,
     /// True once it answers; false while it loads, and for good if that failed.
     #[serde(skip)]
@@ -21,13 +23,15 @@ pub struct ModelItem {
 }
 
 /// The part of an item that only this server has.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct ModelExtra {
-    /// Native vector size; null until it is loaded.
+    /// Vector size where a request does not say one: the native one, but for aliases; null until it is loaded.
+    #[schema(required = true)]
     pub dimensions: Option<usize>,
     /// Which values of `dimensions` are taken.
     pub supported_dimensions: SupportedDimensions,
     /// The same as `context_window`, under the name that says it.
+    #[schema(required = true)]
     pub max_input_tokens: Option<usize>,
     /// True if answers hold unit vectors.
     pub normalized: bool,
@@ -45,10 +49,13 @@ pub struct ModelExtra {
     /// How near it came to its reference when it was loaded; absent if there are no goldens for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fidelity: Option<Fidelity>,
+    /// The slug of the model that this is another name for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias_of: Option<String>,
 }
 
 /// A model's golden texts, computed here and compared with its reference's vectors.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Fidelity {
     /// How many.
     pub texts: usize,
@@ -58,7 +65,7 @@ pub struct Fidelity {
 }
 
 /// Which vector sizes a client may ask for.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum SupportedDimensions {
     /// Not known yet.
@@ -85,6 +92,26 @@ pub struct ListQuery {
     pub page: Page,
     /// False if the filters leave out everything that this server can have: other modalities, deprecated models.
     pub any: bool,
+}
+
+/// What kinds of model clients may ask for.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "only the description of the type is used")]
+pub enum Modality {
+    Chat,
+    Embedding,
+    Image,
+    Audio,
+}
+
+/// In which states.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "only the description of the type is used")]
+pub enum ModelStatus {
+    Active,
+    Deprecated,
 }
 
 const MODALITIES: [&str; 4] = ["chat", "embedding", "image", "audio"];
@@ -171,12 +198,18 @@ fn to_json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-#[derive(Serialize)]
-struct Item<'a> {
+/// One item of the native listing.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Model)]
+pub struct Item<'a> {
     #[serde(flatten)]
+    #[schema(value_type = ModelItem)]
     model: &'a ModelItem,
+    /// `embedding`.
     modality: &'static str,
+    /// `active`.
     status: &'static str,
+    /// `healthy` or `unhealthy`.
     health_status: &'static str,
     active_backend_count: u32,
     total_backend_count: u32,
@@ -189,19 +222,27 @@ impl<'a> From<&'a ModelItem> for Item<'a> {
     }
 }
 
-#[derive(Clone, Copy, Serialize)]
-struct Pagination<'a> {
+/// Where the next page is.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+pub struct Pagination<'a> {
     has_more: bool,
+    /// To be sent as `cursor`; null on the last page.
+    #[schema(required = true)]
     next_cursor: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct Items<'a> {
+/// The items of a page.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelItems)]
+pub struct Items<'a> {
     items: Vec<Item<'a>>,
 }
 
-#[derive(Serialize)]
-struct ListEnvelope<'a> {
+/// A page of models.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelList)]
+pub struct ListEnvelope<'a> {
+    /// `ok`.
     status: &'static str,
     data: Items<'a>,
     pagination: Pagination<'a>,
@@ -209,16 +250,19 @@ struct ListEnvelope<'a> {
 }
 
 /// Sibling products of the hosted service look for the page's end here.
-#[derive(Serialize)]
-struct ListMeta<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct ListMeta<'a> {
     #[serde(flatten)]
     pagination: Pagination<'a>,
     #[serde(flatten)]
     meta: Meta<'a>,
 }
 
-#[derive(Serialize)]
-struct OneEnvelope<'a> {
+/// One model.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OneModel)]
+pub struct OneEnvelope<'a> {
+    /// `ok`.
     status: &'static str,
     data: Item<'a>,
     meta: Meta<'a>,

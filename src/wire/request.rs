@@ -6,10 +6,13 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 
 mod input;
-use input::{Input, InputSeed};
+mod tokens;
+use input::{Input, InputSeed, Rules};
+pub use tokens::TokenArrays;
 
 /// How vectors are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Encoding {
     /// A list of JSON numbers.
     #[default]
@@ -53,11 +56,23 @@ const MAX_DETAILS: usize = 32;
 /// # Errors
 /// `Fault::Validation`: on field `body` if this is not a JSON object in UTF-8, else with every field at fault.
 pub fn parse(body: &[u8], limits: Limits, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
-    let fields = read(body, limits).map_err(|message| Fault::field("body", message))?;
+    parse_by(body, Rules { limits, arrays: None }, accepts_empty)
+}
+
+/// Reads a request body of the OpenAI layer, where `input` may also be one array of token ids or a list of them. They come out as texts.
+///
+/// # Errors
+/// As [`parse`]; and for ids that stand for nothing, or that are too many.
+pub fn parse_openai(body: &[u8], limits: Limits, arrays: TokenArrays, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
+    parse_by(body, Rules { limits, arrays: Some(arrays) }, accepts_empty)
+}
+
+fn parse_by(body: &[u8], rules: Rules, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
+    let fields = read(body, rules).map_err(|message| Fault::field("body", message))?;
     let mut faults = Vec::new();
     let model = note(&mut faults, model(fields.model));
     let empty_ok = model.as_deref().is_some_and(accepts_empty);
-    let texts = match input::check(fields.input, limits, empty_ok) {
+    let texts = match input::check(fields.input, rules, empty_ok) {
         Ok(texts) => Some(texts),
         Err(found) => {
             faults.extend(found);
@@ -81,14 +96,14 @@ fn note<T>(faults: &mut Vec<Detail>, checked: Result<T, Detail>) -> Option<T> {
     checked.map_err(|fault| faults.push(fault)).ok()
 }
 
-fn read(body: &[u8], limits: Limits) -> Result<Fields<'_>, String> {
+fn read<'de>(body: &'de [u8], rules: Rules) -> Result<Fields<'de>, String> {
     let text = std::str::from_utf8(body).map_err(|error| format!("is not UTF-8 (byte {})", error.valid_up_to()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii().is_empty() {
         return Err("is empty; send a JSON object".to_owned());
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let fields = json.deserialize_any(FieldsVisitor { limits }).and_then(|fields| json.end().map(|()| fields));
+    let fields = json.deserialize_any(FieldsVisitor { rules }).and_then(|fields| json.end().map(|()| fields));
     fields.map_err(|error| match error.classify() {
         // The only error of this kind is a value other than an object; its own message would repeat that value.
         serde_json::error::Category::Data => "must be a JSON object".to_owned(),
@@ -108,11 +123,11 @@ struct Fields<'de> {
     expect_space: Option<Scalar<'de>>,
 }
 
-struct FieldsVisitor {
-    limits: Limits,
+struct FieldsVisitor<'a> {
+    rules: Rules<'a>,
 }
 
-impl<'de> Visitor<'de> for FieldsVisitor {
+impl<'de> Visitor<'de> for FieldsVisitor<'_> {
     type Value = Fields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -127,7 +142,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Key::Input => {
                     // The texts of an earlier `input` go before those of the next are read: one body's worth in memory at a time.
                     fields.input = None;
-                    fields.input = Some(map.next_value_seed(InputSeed { max_texts: self.limits.max_texts })?);
+                    fields.input = Some(map.next_value_seed(InputSeed(self.rules))?);
                 }
                 Key::Dimensions => fields.dimensions = Some(map.next_value()?),
                 Key::EncodingFormat => fields.encoding_format = Some(map.next_value()?),

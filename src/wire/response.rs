@@ -34,27 +34,58 @@ pub enum Unwritable {
 /// # Errors
 /// If a value is not finite or the shape does not hold. Nothing may be sent then.
 pub fn native_embed(vectors: &Vectors, encoding: Encoding, model: &str, request_id: &str) -> Result<Vec<u8>, Unwritable> {
-    check(vectors)?;
-    let mut out = String::with_capacity(expected_bytes(vectors, encoding) + model.len() + 256);
+    let mut out = begin(vectors, encoding, model.len())?;
     out.push_str(r#"{"status":"ok","data":{"model":"#);
     push_json_string(&mut out, model);
     out.push_str(r#","data":["#);
+    push_items(&mut out, vectors, encoding, "");
+    out.push_str("],");
+    push_usage(&mut out, vectors.prompt_tokens);
+    out.push_str(r#"},"meta":{"request_id":"#);
+    push_json_string(&mut out, request_id);
+    out.push_str("}}");
+    Ok(out.into_bytes())
+}
+
+/// The body of a successful answer of the OpenAI layer.
+///
+/// # Errors
+/// As [`native_embed`].
+pub fn openai_embeddings(vectors: &Vectors, encoding: Encoding, model: &str) -> Result<Vec<u8>, Unwritable> {
+    let mut out = begin(vectors, encoding, model.len())?;
+    out.push_str(r#"{"object":"list","data":["#);
+    push_items(&mut out, vectors, encoding, r#""object":"embedding","#);
+    out.push_str(r#"],"model":"#);
+    push_json_string(&mut out, model);
+    out.push(',');
+    push_usage(&mut out, vectors.prompt_tokens);
+    out.push('}');
+    Ok(out.into_bytes())
+}
+
+/// Room for the whole answer, if it may be written at all.
+fn begin(vectors: &Vectors, encoding: Encoding, model_bytes: usize) -> Result<String, Unwritable> {
+    check(vectors)?;
+    Ok(String::with_capacity(expected_bytes(vectors, encoding) + model_bytes + 256))
+}
+
+/// The elements of `data`; `first` opens each of them.
+fn push_items(out: &mut String, vectors: &Vectors, encoding: Encoding, first: &str) {
     let mut writer = RowWriter { encoding, decimal: zmij::Buffer::new(), bytes: Vec::new() };
     for (index, (row, original_tokens)) in vectors.values.chunks_exact(vectors.dim).zip(vectors.original_tokens).enumerate() {
         let comma = if index == 0 { "" } else { "," };
         // Writing to a String cannot fail, here and below.
-        let _ = write!(out, r#"{comma}{{"index":{index},"embedding":"#);
-        writer.push(&mut out, row);
+        let _ = write!(out, r#"{comma}{{{first}"index":{index},"embedding":"#);
+        writer.push(out, row);
         if let Some(original) = original_tokens {
             let _ = write!(out, r#","truncated":true,"original_tokens":{original}"#);
         }
         out.push('}');
     }
-    let tokens = vectors.prompt_tokens;
-    let _ = write!(out, r#"],"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}},"meta":{{"request_id":"#);
-    push_json_string(&mut out, request_id);
-    out.push_str("}}");
-    Ok(out.into_bytes())
+}
+
+fn push_usage(out: &mut String, tokens: usize) {
+    let _ = write!(out, r#""usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}"#);
 }
 
 fn check(vectors: &Vectors) -> Result<(), Unwritable> {
@@ -74,7 +105,7 @@ fn expected_bytes(vectors: &Vectors, encoding: Encoding) -> usize {
         Encoding::Float => vectors.dim * 13,
         Encoding::Base64 => vectors.dim * 4 * 4 / 3 + 8,
     };
-    vectors.original_tokens.len() * (per_text + 48)
+    vectors.original_tokens.len() * (per_text + 72)
 }
 
 struct RowWriter {
@@ -141,6 +172,24 @@ mod tests {
             "meta": {"request_id": "req_1"},
         });
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_openai_form_has_exactly_the_specifications_keys() {
+        let vectors = Vectors { values: &[0.6, 0.8, 0.0, 1.0], dim: 2, original_tokens: &[None, Some(900)], prompt_tokens: 11 };
+        let body = openai_embeddings(&vectors, Encoding::Float, "m\"").unwrap();
+        let expected = json!({
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": 0, "embedding": [0.6, 0.8]},
+                {"object": "embedding", "index": 1, "embedding": [0.0, 1.0], "truncated": true, "original_tokens": 900},
+            ],
+            "model": "m\"",
+            "usage": {"prompt_tokens": 11, "total_tokens": 11},
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+        let bad = Vectors { values: &[f32::NAN], dim: 1, original_tokens: &[None], prompt_tokens: 1 };
+        assert_eq!(openai_embeddings(&bad, Encoding::Base64, "m"), Err(Unwritable::NotFinite { index: 0 }));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 """A real server with a real model, started once for all client tests, and the keys to it."""
 
+import math
 import os
 import pathlib
 import re
+import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 
 import httpx
@@ -23,7 +27,7 @@ class Server:
         self.log = folder / "server.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--port", "0", *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+                [BINARY, "serve", "--port", "0", *(args if "--store" in args else ("--data-dir", str(folder), *args))], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
             )
         # A server that never says that it listens is ended, which ends its output, which ends the wait.
         watchdog = threading.Timer(START_S, self.process.kill)
@@ -91,6 +95,39 @@ def embed(client):
         return client.post("/v1/inference/embed", json={"model": model, "input": input, **fields})
 
     return call
+
+
+def norm(vector) -> float:
+    return math.sqrt(sum(x * x for x in vector))
+
+
+def cosine(a, b) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / (norm(a) * norm(b))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of its own on a free port, with an empty database; its URL."""
+    programs = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    # It refuses to run as root; the package has made a user for it.
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="vecmill-postgres-"))
+    if as_user:
+        shutil.chown(folder, "postgres")
+    data = folder / "data"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "timeout": ANSWER_S, "cwd": folder}
+    subprocess.run([*as_user, programs / "initdb", "--auth=trust", "--username=vecmill", "--no-sync", "-D", data], **quiet)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    control = [*as_user, programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
+    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
+    subprocess.run([*control, "-o", options, "start"], **quiet)
+    try:
+        yield f"postgres://vecmill@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder)
 
 
 counts = {"passed": 0, "failed": 0}

@@ -1,7 +1,6 @@
 """What a client of the hosted service relies on, checked with the HTTP clients such programs use."""
 
 import base64
-import math
 import socket
 import struct
 import urllib.parse
@@ -9,20 +8,12 @@ import urllib.parse
 import httpx
 import pytest
 import requests
-from conftest import MODEL
+from conftest import MODEL, cosine, norm
 
 
 def vectors(response) -> list[list[float]]:
     assert response.status_code == 200, response.text
     return [item["embedding"] for item in response.json()["data"]["data"]]
-
-
-def norm(vector) -> float:
-    return math.sqrt(sum(x * x for x in vector))
-
-
-def cosine(a, b) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True)) / (norm(a) * norm(b))
 
 
 def error(response, status: int, code: str) -> dict:

@@ -7,9 +7,16 @@ use std::io::Write;
 use vecmill::api::Options;
 use vecmill::service::access::Access;
 
+mod accounting;
+mod api_keys;
+mod batch;
+mod cors;
 mod edges;
 mod keys;
+mod limits;
 mod models;
+mod openai;
+mod openai_batch;
 
 const EMBED: &str = "/v1/inference/embed";
 

@@ -10,9 +10,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use vecmill::api::embedder::{Ask, Embedder, Found, ModelState};
-use vecmill::api::{Api, Options};
-use vecmill::service::access::{Access, Key};
+use vecmill::api::{Api, Options, Tls};
+use vecmill::service::access::{Access, Key, Origin};
+use vecmill::service::books::Books;
+use vecmill::service::limits;
+use vecmill::service::registry::Preset;
 use vecmill::service::{Caller, Embedded, ItemTokens, Timing};
+use vecmill::store::{Place, Store};
 use vecmill::wire::listing::{ModelExtra, ModelItem, SupportedDimensions};
 use vecmill::wire::{Detail, Fault, Truncate};
 
@@ -45,8 +49,8 @@ pub struct Fake {
 }
 
 impl Embedder for Fake {
-    fn embed(&self, ask: Ask, _: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
-        Box::pin(self.answer(ask))
+    fn embed(&self, ask: Ask, caller: Caller) -> Pin<Box<dyn Future<Output = Result<Embedded, Fault>> + Send + '_>> {
+        Box::pin(self.answer(ask, caller))
     }
 
     fn find(&self, name: &str) -> Option<Found> {
@@ -55,7 +59,11 @@ impl Embedder for Fake {
             Some(slug) => (slug, None),
             None => name.rsplit_once(':').and_then(|(slug, prompt)| Some((known(slug)?, Some(prompt.to_owned()))))?,
         };
-        Some(Found { slug: (*slug).to_owned(), input_type, state: state(slug), embeds_empty: *slug == "fake/empty" })
+        Some(Found { slug: (*slug).to_owned(), input_type, preset: Preset::default(), state: state(slug), embeds_empty: *slug == "fake/empty" })
+    }
+
+    fn batch_tokens(&self) -> usize {
+        64
     }
 
     fn list(&self) -> Vec<ModelItem> {
@@ -86,12 +94,15 @@ fn item(slug: &str) -> ModelItem {
 }
 
 impl Fake {
-    async fn answer(&self, ask: Ask) -> Result<Embedded, Fault> {
+    async fn answer(&self, ask: Ask, caller: Caller) -> Result<Embedded, Fault> {
         let dim = dimensions(&ask)?;
         if let Some(expected) = ask.expect_space.clone().filter(|expected| expected != SPACE) {
             return Err(Fault::SpaceMismatch { expected, actual: SPACE.to_owned() });
         }
         let items = tokens(&ask)?;
+        if let Some(pass) = &caller.pass {
+            pass.tokens(items.iter().map(|item| item.tokens).sum()).await?;
+        }
         let mut vectors: Vec<f32> = ask.texts.iter().flat_map(|text| vector(text, dim)).collect();
         match ask.texts[0].as_str() {
             "!busy" => return Err(Fault::Overloaded { retry_after_s: 7 }),
@@ -144,7 +155,7 @@ fn tokens(ask: &Ask) -> Result<Vec<ItemTokens>, Fault> {
         return Err(Fault::Validation(faults));
     }
     if whole.iter().sum::<usize>() > MAX_REQUEST_TOKENS && ask.slug != "fake/empty" {
-        return Err(Fault::field("input", format!("more than {MAX_REQUEST_TOKENS} tokens")));
+        return Err(Fault::Validation(vec![Detail::token_sum(format!("more than {MAX_REQUEST_TOKENS} tokens"))]));
     }
     let item = |n: usize| ItemTokens { tokens: n.min(MAX_TOKENS), original_tokens: (n > MAX_TOKENS).then_some(n) };
     Ok(whole.into_iter().map(item).collect())
@@ -159,6 +170,11 @@ pub fn vector(text: &str, dim: usize) -> Vec<f32> {
 /// A key by its text.
 pub fn key(token: &str, models: Option<&[&str]>, scopes: &[&str]) -> Key {
     Key {
+        id: format!("apikey_{token}"),
+        requests_per_minute: None,
+        tokens_per_minute: None,
+        weight: 1,
+        origin: Origin::File,
         name: token.to_owned(),
         user: "u".to_owned(),
         tenant: "t".to_owned(),
@@ -186,18 +202,40 @@ impl Server {
     }
 
     pub fn with_access(options: Options, access: Access) -> Self {
+        Self::open(options, access, limits::Options::default(), None)
+    }
+
+    pub fn with_tls(options: Options, access: Access, tls: Option<Tls>) -> Self {
+        Self::open(options, access, limits::Options::default(), tls)
+    }
+
+    pub fn with_limits(options: Options, access: Access, limits: limits::Options) -> Self {
+        Self::open(options, access, limits, None)
+    }
+
+    fn open(options: Options, access: Access, limits: limits::Options, tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, events) = channel();
         let (go_on, gate) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
         let fake = Fake { events: Mutex::new(sender), go_on: gate };
-        let api = Arc::new(Api::new(Arc::new(fake), Arc::new(access), options));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let books = runtime.block_on(async {
+            let store = Store::open(&Place::Memory).await.unwrap();
+            Arc::new(Books::open(store, Arc::new(access), vecmill::service::books::Options { limits, ..Default::default() }).await.unwrap())
+        });
+        let jobs = books.jobs.clone();
+        let api = Arc::new(Api::new(Arc::new(fake), books, options));
+        runtime.spawn(jobs.run(api.lines()));
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            let served = runtime.block_on(vecmill::api::serve(listener, api, async move {
-                let _ = stopped.await;
-            }));
+            let shutdown = async move { drop(stopped.await) };
+            let served = runtime.block_on(async {
+                match tls {
+                    None => vecmill::api::serve(listener, api, shutdown).await,
+                    Some(tls) => vecmill::api::serve_tls(listener, api, tls, shutdown).await,
+                }
+            });
             runtime.shutdown_background();
             served
         });

@@ -21,10 +21,12 @@ mod house;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_remote;
+mod jobs;
 mod law;
 mod models;
 mod mutation;
 mod offline;
+mod openapi;
 mod parity;
 mod raw;
 mod readme;
@@ -33,3 +35,4 @@ mod rotary;
 mod serve;
 mod server;
 mod space;
+mod tls;

@@ -69,7 +69,7 @@ pub fn embed(addr: SocketAddr, body: impl AsRef<[u8]>) -> Reply {
 }
 
 /// Reads one answer; the connection may go on after it.
-pub fn read_reply(stream: &mut TcpStream, method: &str) -> Reply {
+pub fn read_reply(stream: &mut impl Read, method: &str) -> Reply {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

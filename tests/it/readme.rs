@@ -41,6 +41,7 @@ fn the_example_of_a_configuration_file_is_accepted() {
     assert_eq!(said.model.len(), 2);
     let notes = &said.models["notes"];
     assert!(notes.truncate.is_some() && notes.max_tokens.is_some() && notes.matryoshka.is_some() && notes.matryoshka_strict.is_some());
+    assert_eq!(said.aliases.len(), 2);
     assert!(notes.normalize.is_some() && notes.default_prompt.is_some() && notes.empty_input.is_some() && notes.dtype.is_some());
 }
 

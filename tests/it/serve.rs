@@ -1,6 +1,7 @@
 //! The server from outside, with the real model: the guide's call, a batch against its texts alone, start, drain and refusals to start.
 
 use crate::models::{cosine, real_minilm};
+use crate::raw::send;
 use crate::server::{MINILM, Server, command, vectors_of};
 use serde_json::json;
 
@@ -116,6 +117,58 @@ fn several_models_under_their_own_slugs() {
 }
 
 #[test]
+fn aliases_are_other_names_for_a_model_with_presets_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vecmill.toml");
+    let text = format!(
+        "[models.{MINILM:?}]\nmatryoshka = true\n[aliases]\n\"openai/text-embedding-3-small\" = {MINILM:?}\nshort = {{ model = {MINILM:?}, dimensions = 64 }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    let ask = |body: serde_json::Value| server.embed(&body).1["data"].clone();
+    let own = ask(json!({"model": MINILM, "input": "x"}));
+    let hosted = ask(json!({"model": "openai/text-embedding-3-small", "input": "x"}));
+    assert_eq!((&hosted["data"], &hosted["model"]), (&own["data"], &json!("openai/text-embedding-3-small")));
+    let size = |body: serde_json::Value| ask(body)["data"][0]["embedding"].as_array().unwrap().len();
+    assert_eq!(size(json!({"model": "short", "input": "x"})), 64);
+    assert_eq!(size(json!({"model": "short", "input": "x", "dimensions": 128})), 128);
+    assert_eq!(size(json!({"model": "short:query", "input": "x"})), 64);
+
+    let list: serde_json::Value = serde_json::from_str(&server.get("/v1/models").1).unwrap();
+    let items = list["data"]["items"].as_array().unwrap();
+    let of = |slug: &str| items.iter().find(|item| item["slug"] == slug).unwrap().clone();
+    assert_eq!((of("short")["alias_of"].as_str(), &of("short")["dimensions"]), (Some(MINILM), &json!(64)));
+    assert_eq!((of(MINILM).get("alias_of"), items.len()), (None, 3));
+    let one: serde_json::Value = serde_json::from_str(&server.get("/v1/models/openai%2Ftext-embedding-3-small").1).unwrap();
+    assert_eq!(one["data"], of("openai/text-embedding-3-small"));
+    assert!(server.get("/oai/v1/models/short").1.contains("\"id\":\"short\""));
+    let metrics = server.get("/metrics").1;
+    assert!(!metrics.contains("model=\"short\""), "metrics count the model, whatever it was called");
+    let log = server.log();
+    assert!(log.contains("1536") && log.contains("384 here"), "the log warns of the other size: {log}");
+}
+
+#[test]
+fn a_key_sees_the_aliases_of_its_own_models_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, keys) = (dir.path().join("vecmill.toml"), dir.path().join("keys.toml"));
+    std::fs::write(&file, format!("[aliases]\nopen = {MINILM:?}\nhidden = \"secret\"\n")).unwrap();
+    // SHA-256 of `sgk_a`.
+    let hash = "6403f3485b0760855826611b4f9f9144cfb1b6373fbf638aa640826df15724a4";
+    std::fs::write(&keys, format!("[[key]]\nname = \"k\"\nsha256 = {hash:?}\nuser = \"u\"\ntenant = \"t\"\nmodels = [\"open\"]\n")).unwrap();
+    let secret = format!("secret={}", real_minilm().display());
+    let server = Server::start(&["--model", &secret, "--config", file.to_str().unwrap(), "--keys", keys.to_str().unwrap()]);
+    let addr = server.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let ask = |method: &str, path: &str, body: &str| send(addr, method, path, &[("authorization", "Bearer sgk_a")], body);
+    let listed = ask("GET", "/oai/v1/models", "").json();
+    let ids: Vec<_> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["open", MINILM], "a key that names an alias may use its model");
+    assert_eq!(ask("GET", "/v1/models/hidden", "").status, 403);
+    assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"hidden","input":"x"}"#).status, 403);
+    assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"open","input":"x"}"#).status, 200);
+}
+
+#[test]
 fn what_cannot_be_served_ends_the_process_with_the_reason() {
     let refused = |words: &[&str]| {
         let output = command(words).output().unwrap();
@@ -125,6 +178,12 @@ fn what_cannot_be_served_ends_the_process_with_the_reason() {
     assert!(code == Some(1) && text.contains("no-such-directory"), "{code:?} {text}");
     let (code, text) = refused(&["--model", "a=all-MiniLM-L6-v2", "--model", "a=all-MiniLM-L6-v2", "--port", "0"]);
     assert!(code == Some(1) && text.contains("two models are named \"a\""), "{code:?} {text}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vecmill.toml");
+    std::fs::write(&file, "[aliases]\na = { model = \"m\", dimensions = 64 }\n").unwrap();
+    let model = format!("m={}", real_minilm().display());
+    let (code, text) = refused(&["--model", &model, "--offline", "--port", "0", "--config", file.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("[aliases] \"a\": dimensions") && text.contains("Matryoshka"), "{code:?} {text}");
     let (code, text) = refused(&["--model", "all-MiniLM-L6-v2", "--host", "0.0.0.0"]);
     assert!(code == Some(2) && text.contains("--no-auth"), "{code:?} {text}");
     let (code, text) = refused(&["--model", real_minilm().to_str().unwrap(), "--offline", "--port", "0", "--max-queue-tokens", "1000000000000"]);

@@ -61,6 +61,12 @@ impl Server {
         assert!(status.success());
     }
 
+    /// Ends it as `kill -9` does: without a word to it.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for its end; the log is whole afterwards.
     pub fn wait(&mut self) -> ExitStatus {
         let status = self.child.wait().unwrap();
@@ -77,7 +83,12 @@ impl Server {
 
     /// `POST /v1/inference/embed`: status and body.
     pub fn embed(&self, body: &serde_json::Value) -> (u16, serde_json::Value) {
-        let (status, text) = answer(agent().post(format!("{}/v1/inference/embed", self.base)).send(body.to_string()));
+        self.post("/v1/inference/embed", body)
+    }
+
+    /// `POST`: status and body.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
+        let (status, text) = answer(agent().post(format!("{}{path}", self.base)).send(body.to_string()));
         (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
     }
 
@@ -106,6 +117,10 @@ pub fn vecmill(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vecmill"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VECMILL_")) {
         command.env_remove(name);
+    }
+    // Nothing is kept, unless the test says where.
+    if !words.contains(&"--data-dir") {
+        command.env("VECMILL_STORE", "memory");
     }
     command.args(words);
     command

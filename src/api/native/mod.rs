@@ -5,16 +5,25 @@ use super::{Api, Embedder};
 use crate::service::access::Key;
 use crate::wire::Fault;
 
+pub(super) mod accounting;
+pub(super) mod batch;
 pub(super) mod embed;
+pub(super) mod keys;
 pub(super) mod models;
+pub(super) mod results;
 
 /// When a client may try a model again that is still loading.
 const RETRY_AFTER_LOADING_S: u32 = 5;
 
 /// The model that a client calls `name`, if it is there (404), open to this key (403) and answering (503).
-fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
-    let found = api.embedder.find(name).ok_or_else(|| Fault::ModelNotFound { model: name.to_owned() })?;
-    if !may_use(&*api.embedder, key, &found.slug) {
+pub(super) fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
+    resolve_within(&*api.embedder, key.and_then(|key| key.models.as_deref()), name)
+}
+
+/// The same for whoever may use these models (`None` = all).
+pub(super) fn resolve_within(embedder: &dyn Embedder, models: Option<&[String]>, name: &str) -> Result<Found, Fault> {
+    let found = embedder.find(name).ok_or_else(|| Fault::ModelNotFound { model: name.to_owned() })?;
+    if !is_among(embedder, models, &found.slug) {
         return Err(Fault::ModelAccessDenied { model: name.to_owned() });
     }
     match found.state {
@@ -27,8 +36,10 @@ fn resolve(api: &Api, key: Option<&Key>, name: &str) -> Result<Found, Fault> {
 }
 
 /// Keys may name a model by its slug or by any other name it has.
-fn may_use(embedder: &dyn Embedder, key: Option<&Key>, slug: &str) -> bool {
-    let Some(key) = key else { return true };
-    let other_names = || key.models.iter().flatten().any(|name| embedder.find(name).is_some_and(|found| found.slug == slug));
-    key.may_use(slug) || other_names()
+pub(super) fn may_use(embedder: &dyn Embedder, key: Option<&Key>, slug: &str) -> bool {
+    is_among(embedder, key.and_then(|key| key.models.as_deref()), slug)
+}
+
+fn is_among(embedder: &dyn Embedder, models: Option<&[String]>, slug: &str) -> bool {
+    models.is_none_or(|models| models.iter().any(|name| name == slug || embedder.find(name).is_some_and(|found| found.slug == slug)))
 }

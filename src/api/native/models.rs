@@ -2,10 +2,10 @@
 
 use super::may_use;
 use crate::api::observe::Seen;
-use crate::api::{Shared, auth, reply};
+use crate::api::{Api, Shared, auth, reply};
 use crate::service::access::MODELS_LIST;
 use crate::wire::Fault;
-use crate::wire::listing::{ListQuery, native_model, native_models};
+use crate::wire::listing::{ListEnvelope, ListQuery, Modality, ModelItem, ModelStatus, OneEnvelope, native_model, native_models};
 use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
@@ -15,30 +15,56 @@ use axum::response::Response;
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// A page of all models.
+#[utoipa::path(get, path = "/v1/models", tag = "Native", operation_id = "list_models", params(
+    ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page; everything if absent"),
+    ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ("modality" = Option<Modality>, Query, description = "Only `embedding` finds anything here"),
+    ("status" = Option<ModelStatus>, Query, description = "Only `active` finds anything here"),
+), responses((status = 200, description = "The models that the key may use", body = ListEnvelope)))]
 pub(in crate::api) async fn list(
     api: Shared,
     Extension(seen): Extension<Seen>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::authorize(&api.access, &headers, MODELS_LIST)?;
-    seen.note_key(key.as_ref());
+    let mut models = visible(&api, &seen, &headers).await?;
     let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
     let query = ListQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    let mut models = if query.any { api.embedder.list() } else { Vec::new() };
-    models.retain(|model| may_use(&*api.embedder, key.as_deref(), &model.slug));
+    if !query.any {
+        models.clear();
+    }
     Ok(reply::json(native_models(models, &query.page, &seen.id)))
 }
 
 /// One model.
+#[utoipa::path(get, path = "/v1/models/{slug}", tag = "Native", operation_id = "get_model", params(
+    ("slug" = String, Path, description = "Its slashes may be raw or `%2F`"),
+), responses((status = 200, description = "The model", body = OneEnvelope)))]
 pub(in crate::api) async fn get(
     api: Shared,
     Extension(seen): Extension<Seen>,
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let key = auth::authorize(&api.access, &headers, MODELS_LIST)?;
-    seen.note_key(key.as_ref());
+    Ok(reply::json(native_model(&visible_one(&api, &seen, name, &headers).await?, &seen.id)))
+}
+
+/// The models that the request's key may know of.
+pub(in crate::api) async fn visible(api: &Api, seen: &Seen, headers: &HeaderMap) -> Result<Vec<ModelItem>, Fault> {
+    let key = auth::enter(api, seen, headers, Some(MODELS_LIST)).await?;
+    let mut models = api.embedder.list();
+    models.retain(|model| may_use(&*api.embedder, key.as_deref(), model.extra.alias_of.as_deref().unwrap_or(&model.slug)));
+    Ok(models)
+}
+
+/// The model of the request's path, if its key may know of it.
+pub(in crate::api) async fn visible_one(
+    api: &Api,
+    seen: &Seen,
+    name: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+) -> Result<ModelItem, Fault> {
+    let key = auth::enter(api, seen, headers, Some(MODELS_LIST)).await?;
     // A path that does not decode to UTF-8 names no model.
     let name = name.map(|Path(name)| name).unwrap_or_default();
     let name = name.trim_end_matches('/');
@@ -48,6 +74,7 @@ pub(in crate::api) async fn get(
     if !may_use(&*api.embedder, key.as_deref(), &found.slug) {
         return Err(Fault::ModelAccessDenied { model: name.to_owned() });
     }
-    let model = api.embedder.list().into_iter().find(|model| model.slug == found.slug).ok_or_else(unknown)?;
-    Ok(reply::json(native_model(&model, &seen.id)))
+    let models = api.embedder.list();
+    let by = |slug: &str| models.iter().find(|model| model.slug == slug);
+    by(name).or_else(|| by(&found.slug)).cloned().ok_or_else(unknown)
 }

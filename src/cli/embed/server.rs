@@ -49,7 +49,7 @@ impl Server {
     /// Embeds all texts or none.
     pub async fn embed(self, texts: Vec<String>) -> Result<Embedded, Fault> {
         let model = self.service.models().first().context("no model").map_err(|_| Fault::Internal)?.clone();
-        let caller = Caller { client: 0, deadline: Instant::now() + DEADLINE };
+        let caller = Caller { client: 0, weight: 1, bulk: true, pass: None, deadline: Instant::now() + DEADLINE };
         let call = EmbedCall { model, texts, dimensions: self.dimensions, truncate: None, input_type: self.input_type, expect_space: None };
         self.service.embed(call, caller).await
     }

@@ -163,3 +163,37 @@ fn depth_costs_no_stack() {
     assert_eq!(ok(&with("unknown", &nested)).texts, ["a"]);
     assert_eq!(fields(format!(r#"{{"model":"m","input":"a","dimensions":{}}}"#, deep("[{\"a\":", "}]"))), ["dimensions"]);
 }
+
+fn ids_as_words(ids: &[u32]) -> Result<String, String> {
+    if ids.contains(&9) { Err("holds 9".to_owned()) } else { Ok(format!("{ids:?}")) }
+}
+
+fn openai(input: &str) -> Result<Vec<String>, Vec<Detail>> {
+    let body = format!(r#"{{"model":"m","input":{input}}}"#);
+    let arrays = TokenArrays { max_ids: 6, decode: &ids_as_words };
+    parse_openai(body.as_bytes(), LIMITS, arrays, |_| false).map(|request| request.texts).map_err(|fault| fault.details().to_vec())
+}
+
+#[test]
+fn token_arrays_become_texts_where_they_are_taken() {
+    assert_eq!(openai("[1,2]").unwrap(), ["[1, 2]"]);
+    assert_eq!(openai("[[1,2],[3]]").unwrap(), ["[1, 2]", "[3]"]);
+    assert_eq!(openai("[1,2,3,4,5,6]").unwrap(), ["[1, 2, 3, 4, 5, 6]"], "one array may be longer than a list of texts");
+    assert_eq!(openai(r#"["a","b"]"#).unwrap(), ["a", "b"]);
+    let fields = |input: &str| openai(input).unwrap_err().into_iter().map(|detail| detail.field.into_owned()).collect::<Vec<_>>();
+    assert_eq!(fields("[1,9]"), ["input"]);
+    assert_eq!(fields("[[1],[9],[-1]]"), ["input.1", "input.2"]);
+    assert_eq!(fields(r#"["a",[1]]"#), ["input"]);
+    assert_eq!(fields(r#"[1,"a"]"#), ["input.0"]);
+    assert_eq!(fields("[[1],[2],[3],[4],[5]]"), ["input"]);
+}
+
+#[test]
+fn too_many_token_ids_are_counted_not_decoded() {
+    let code = |input: &str| openai(input).unwrap_err()[0].code;
+    assert_eq!(code("[1,2,3,4,5,6,7]"), Some(Detail::TOKEN_SUM));
+    assert_eq!(code("[[1,2,3,4],[5,6,9]]"), Some(Detail::TOKEN_SUM));
+    let many = format!("[{}1]", "1,".repeat(1_000_000));
+    assert_eq!(openai(&many).unwrap_err()[0].message, "holds 1000001 tokens in all; at most 6 are taken in one request");
+    assert_eq!(openai(&format!("[{many},[9]]")).unwrap_err().len(), 1);
+}

@@ -6,12 +6,12 @@ use crate::raw::{embed, send};
 use serde_json::{Value, json};
 
 /// One edge: its row in the table, a request body, and the answer it must get.
-struct Edge {
-    row: &'static str,
-    body: Vec<u8>,
-    status: u16,
-    code: &'static str,
-    fields: &'static [&'static str],
+pub(super) struct Edge {
+    pub(super) row: &'static str,
+    pub(super) body: Vec<u8>,
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    pub(super) fields: &'static [&'static str],
 }
 
 const OK: &str = "-";
@@ -153,11 +153,15 @@ fn server_edges() -> Vec<Edge> {
     ]
 }
 
+/// The whole table.
+pub(super) fn all() -> impl Iterator<Item = Edge> {
+    [body_edges(), model_edges(), input_edges(), option_edges(), server_edges()].into_iter().flatten()
+}
+
 #[test]
 fn every_edge_of_the_embed_call_is_answered_as_the_table_says() {
     let server = Server::start(small());
-    for Edge { row, body, status, code, fields } in [body_edges(), model_edges(), input_edges(), option_edges(), server_edges()].into_iter().flatten()
-    {
+    for Edge { row, body, status, code, fields } in all() {
         let reply = embed(server.addr, &body);
         if status == 200 {
             assert_eq!((reply.status, reply.json()["status"].as_str()), (200, Some("ok")), "{row}: {}", reply.json());
@@ -202,7 +206,7 @@ fn rows_4_44_and_45_content_type_method_and_slash() {
 #[test]
 fn paths_that_are_not_there_are_told_in_json() {
     let server = Server::start(small());
-    let hosted = ["/v1/inference/chat", "/v1/inference/batch", "/v1/inference/image", "/v1/me", "/v1/api-keys", "/v1/accounting/usage"];
+    let hosted = ["/v1/inference/chat", "/v1/inference/audio", "/v1/inference/image", "/v1/users", "/v1/backends", "/v1/webhooks"];
     for path in hosted {
         for method in ["GET", "POST"] {
             let reply = send(server.addr, method, path, &[], "{}");

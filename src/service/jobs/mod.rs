@@ -1,0 +1,374 @@
+//! Batch jobs: files of requests, worked off beside live traffic by every server of the store, and their results.
+
+mod scan;
+mod sign;
+mod work;
+
+pub use crate::store::files::{FileQuery, FileRow};
+pub use crate::store::jobs::{JobOwner, JobRow};
+pub use work::{LineAnswer, LineCall, Lines};
+
+use super::stored;
+use crate::store::audit::Actor;
+use crate::store::files::{CHUNK_BYTES, Chunk};
+use crate::store::jobs::JobTimes;
+use crate::store::{self, Store};
+use crate::wire::Fault;
+use crate::wire::batch::{Source, Window};
+use jiff::Timestamp;
+use sign::Signer;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// How much a job may ask, and how long its results are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Lines of one job.
+    pub max_lines: usize,
+    /// Bytes of one file.
+    pub max_file_bytes: u64,
+    /// Bytes of one line, and of a request's body.
+    pub max_line_bytes: usize,
+    /// Bytes of lines within a submission.
+    pub max_inline_bytes: usize,
+    /// How long files are kept.
+    pub keep: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_lines: 50_000,
+            max_file_bytes: 200_000_000,
+            max_line_bytes: 32 << 20,
+            max_inline_bytes: 10 << 20,
+            keep: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+/// Tasks that work on segments, so that one has its device work queued while another waits for its last lines.
+const WORKERS: usize = 2;
+/// How often expired files are looked for.
+const CLEAN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A job to be submitted.
+pub struct NewJob {
+    pub dialect: &'static str,
+    pub owner: JobOwner,
+    pub source: Source,
+    /// See [`JobRow::endpoint`].
+    pub endpoint: String,
+    pub window: Window,
+    /// A JSON object.
+    pub metadata: Option<String>,
+}
+
+/// The jobs of one store.
+pub struct Jobs {
+    store: Store,
+    options: Options,
+    signer: Signer,
+    /// Told when there may be something to do.
+    wake: Notify,
+    /// The names under which this server has worked.
+    workers: Mutex<Vec<String>>,
+}
+
+impl Jobs {
+    /// The jobs of a store; its secret signs links to results.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn open(store: Store, options: Options) -> store::Result<Self> {
+        let signer = Signer::new(store.secret().await?);
+        Ok(Self { store, options, signer, wake: Notify::new(), workers: Mutex::default() })
+    }
+
+    /// What a job may ask.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Takes a job in; it is looked through and run later.
+    ///
+    /// # Errors
+    /// `Validation` on the field that names the file if it is not there.
+    pub async fn submit(&self, new: NewJob, actor: &Actor) -> Result<JobRow, Fault> {
+        let NewJob { dialect, owner, source, endpoint, window, metadata } = new;
+        let input_file_id = match source {
+            Source::File(id) => {
+                let file = stored(self.store.file(&id, &owner.tenant, &owner.user).await)?;
+                let field = if dialect == "openai" { "input_file_id" } else { "input_file_url" };
+                file.map(|file| file.id).ok_or_else(|| Fault::field(field, "names no file of yours"))?
+            }
+            Source::Inline(bytes) => {
+                let mut upload = self.upload(&owner, "batch.jsonl".to_owned(), "batch").await?;
+                upload.push(&bytes).await?;
+                upload.finish(actor).await?.id
+            }
+        };
+        let job = JobRow {
+            id: format!("batch_{}", uuid::Uuid::now_v7().simple()),
+            dialect: dialect.to_owned(),
+            owner,
+            endpoint,
+            completion_window: window.name.to_owned(),
+            metadata,
+            input_file_id,
+            output_file_id: file_id(),
+            error_file_id: file_id(),
+            output_bytes: 0,
+            error_bytes: 0,
+            status: "validating".to_owned(),
+            errors: None,
+            total: 0,
+            completed: 0,
+            failed: 0,
+            tokens: 0,
+            times: JobTimes::default(),
+        };
+        stored(self.store.insert_job(&job, i64::from(window.hours) * 3_600_000, actor).await)?;
+        self.wake.notify_waiters();
+        self.get(&job.id, &job.owner.tenant, &job.owner.user).await
+    }
+
+    /// A job of this user.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn get(&self, id: &str, tenant: &str, user: &str) -> Result<JobRow, Fault> {
+        stored(self.store.job(id, tenant, user).await)?.ok_or_else(no_job)
+    }
+
+    /// A job whoever asks, for links that are signed.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn get_signed(&self, id: &str) -> Result<JobRow, Fault> {
+        stored(self.store.any_job(id).await)?.ok_or_else(no_job)
+    }
+
+    /// Jobs of this user, newest first, behind the job `after`; `status` '' = any.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn list(&self, tenant: &str, user: &str, status: &str, after: Option<&str>, limit: usize) -> Result<Vec<JobRow>, Fault> {
+        stored(self.store.jobs(tenant, user, status, after.unwrap_or_default(), limit).await)
+    }
+
+    /// Asks a job to end; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn cancel(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<JobRow, Fault> {
+        stored(self.store.cancel_job(id, tenant, user, actor).await)?;
+        self.wake.notify_waiters();
+        self.get(id, tenant, user).await
+    }
+
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn upload(&self, owner: &JobOwner, filename: String, purpose: &str) -> Result<Upload<'_>, Fault> {
+        let now = Timestamp::now().as_millisecond();
+        let file = FileRow {
+            id: file_id(),
+            user: owner.user.clone(),
+            tenant: owner.tenant.clone(),
+            filename,
+            purpose: purpose.to_owned(),
+            bytes: 0,
+            created_ms: now,
+            expires_ms: Some(now + self.keep_ms()),
+        };
+        stored(self.store.begin_file(&file).await)?;
+        Ok(Upload { jobs: self, file, seq: 0, rest: Vec::new() })
+    }
+
+    /// A file of this user.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn file(&self, id: &str, tenant: &str, user: &str) -> Result<FileRow, Fault> {
+        stored(self.store.file(id, tenant, user).await)?.ok_or_else(no_file)
+    }
+
+    /// The files asked for.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn files(&self, query: &FileQuery) -> Result<Vec<FileRow>, Fault> {
+        stored(self.store.files(query).await)
+    }
+
+    /// Removes a file of this user.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while a job reads it.
+    pub async fn delete_file(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<(), Fault> {
+        self.file(id, tenant, user).await?;
+        if stored(self.store.file_is_read(id).await)? {
+            return Err(Fault::Conflict { message: "A batch job that has not ended reads this file; cancel it first".into() });
+        }
+        if stored(self.store.delete_file(id, tenant, user, actor).await)? { Ok(()) } else { Err(no_file()) }
+    }
+
+    /// The pieces of a file, from its beginning.
+    pub fn read(&self, id: &str) -> FileReader {
+        FileReader { store: self.store.clone(), id: id.to_owned(), place: (-1, 0) }
+    }
+
+    /// The signature of a path until a Unix time in seconds.
+    pub fn sign(&self, path: &str, until_s: i64) -> String {
+        self.signer.sign(path, until_s)
+    }
+
+    /// True if the signature is this store's and its time has not passed.
+    pub fn signed(&self, path: &str, until_s: i64, signature: &str) -> bool {
+        Timestamp::now().as_second() < until_s && self.signer.verify(path, until_s, signature)
+    }
+
+    /// Gives back what this server's workers had, once they are ended: others need not wait until they seem silent.
+    pub async fn release(&self) {
+        let names = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in names {
+            if let Err(error) = self.store.release(&name).await {
+                tracing::warn!(%error, "jobs go on after {} s", crate::store::segments::LEASE_MS / 1000);
+            }
+        }
+    }
+
+    fn keep_ms(&self) -> i64 {
+        i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX / 4)
+    }
+
+    /// Works on jobs until dropped. What is not written down by then is done again by whoever goes on.
+    pub async fn run(self: Arc<Self>, lines: Arc<dyn Lines>) {
+        let mut tasks = JoinSet::new();
+        let workers = work::workers(&self, &lines, WORKERS);
+        for worker in workers {
+            tasks.spawn(worker.run());
+        }
+        tasks.spawn(async move {
+            let mut ticks = tokio::time::interval(CLEAN_INTERVAL);
+            loop {
+                ticks.tick().await;
+                let removed = match self.store.remove_expired_files().await {
+                    Ok(_) => self.store.remove_stale_counts().await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = removed {
+                    tracing::error!(%error, "what has expired cannot be removed from the store");
+                }
+            }
+        });
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+fn no_file() -> Fault {
+    Fault::NotFound { message: "No file of yours has this id".into() }
+}
+
+fn no_job() -> Fault {
+    Fault::NotFound { message: "No batch job of yours has this id".into() }
+}
+
+fn file_id() -> String {
+    format!("file-{}", uuid::Uuid::now_v7().simple())
+}
+
+/// A file on its way in. One that is not finished is never seen, and is removed after a day.
+pub struct Upload<'a> {
+    jobs: &'a Jobs,
+    file: FileRow,
+    seq: i64,
+    rest: Vec<u8>,
+}
+
+impl Upload<'_> {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// `PayloadTooLarge`.
+    pub async fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.file.bytes += bytes.len() as i64;
+        let limit_bytes = self.jobs.options.max_file_bytes;
+        if self.file.bytes.unsigned_abs() > limit_bytes {
+            return Err(Fault::PayloadTooLarge { limit_bytes });
+        }
+        self.rest.extend_from_slice(bytes);
+        while self.rest.len() >= CHUNK_BYTES {
+            let behind = self.rest.split_off(CHUNK_BYTES);
+            let chunk = std::mem::replace(&mut self.rest, behind);
+            self.write(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the file visible.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn finish(mut self, actor: &Actor) -> Result<FileRow, Fault> {
+        let rest = std::mem::take(&mut self.rest);
+        if !rest.is_empty() {
+            self.write(rest).await?;
+        }
+        stored(self.jobs.store.finish_file(&self.file, actor).await)?;
+        Ok(self.file)
+    }
+
+    /// Gives up. What fails here is removed after a day.
+    pub async fn discard(self) {
+        if let Err(error) = self.jobs.store.discard_file(&self.file.id).await {
+            tracing::warn!(%error, "an upload that was given up is still there");
+        }
+    }
+
+    /// Names the file.
+    pub fn name(&mut self, filename: String) {
+        self.file.filename = filename;
+    }
+
+    /// Says what it is for.
+    pub fn purpose(&mut self, purpose: &str) {
+        purpose.clone_into(&mut self.file.purpose);
+    }
+
+    /// Keeps it for another time than all files.
+    pub fn expires_after(&mut self, time: Duration) {
+        self.file.expires_ms = Some(self.file.created_ms + i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4));
+    }
+
+    async fn write(&mut self, data: Vec<u8>) -> Result<(), Fault> {
+        stored(self.jobs.store.add_chunk(&self.file.id, &Chunk { seq: self.seq, part: 0, data }).await)?;
+        self.seq += 1;
+        Ok(())
+    }
+}
+
+/// A file on its way out, piece by piece.
+pub struct FileReader {
+    store: Store,
+    id: String,
+    place: (i64, i64),
+}
+
+impl FileReader {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn next(&mut self) -> store::Result<Option<Vec<u8>>> {
+        let chunk = self.store.next_chunk(&self.id, self.place.0, self.place.1).await?;
+        Ok(chunk.map(|chunk| {
+            self.place = (chunk.seq, chunk.part);
+            chunk.data
+        }))
+    }
+}

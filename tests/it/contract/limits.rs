@@ -1,0 +1,92 @@
+//! Section 7 of the contract: 429 with its headers, nobody over the limit however many ask at once, and who is not limited.
+
+use super::{EMBED, assert_fault, small};
+use crate::fake::{Server, key};
+use crate::raw::{Reply, send};
+use std::time::{SystemTime, UNIX_EPOCH};
+use vecmill::service::access::Access;
+use vecmill::service::limits::{Options, Quota};
+
+const BODY: &str = r#"{"model":"fake/plain","input":"a"}"#;
+const HEADERS: [&str; 3] = ["x-scaigrid-ratelimit-limit", "x-scaigrid-ratelimit-remaining", "x-scaigrid-ratelimit-reset"];
+
+fn server(options: Options) -> Server {
+    let scopes = ["models:use", "models:list"];
+    Server::with_limits(small(), Access::keys(vec![key("sgk_a", None, &scopes), key("sgk_b", None, &scopes)]), options)
+}
+
+fn embed(server: &Server, token: &str, body: &str) -> Reply {
+    send(server.addr, "POST", EMBED, &[("authorization", &format!("Bearer {token}"))], body)
+}
+
+fn numbers(reply: &Reply) -> [u64; 3] {
+    HEADERS.map(|name| reply.header(name).unwrap_or_else(|| panic!("no {name}")).parse().unwrap())
+}
+
+#[test]
+fn the_61st_request_of_a_minute_waits() {
+    let server = server(Options::scaigrid());
+    for n in 1..=60 {
+        let reply = embed(&server, "sgk_a", BODY);
+        assert_eq!((reply.status, numbers(&reply)[..2].to_vec()), (200, vec![60, 60 - n]), "request {n}");
+    }
+    let reply = embed(&server, "sgk_a", BODY);
+    assert_fault(&reply, 429, "RATE_LIMITED", &[], "the 61st");
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=61).contains(&wait) && reply.json()["error"]["retry_after"] == wait);
+    let [limit, remaining, reset] = numbers(&reply);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((limit, remaining) == (60, 0) && reset.abs_diff(now + wait) <= 1);
+    let list = |token: &str| send(server.addr, "GET", "/v1/models", &[("authorization", token)], "").status;
+    assert_eq!(list("Bearer sgk_a"), 429, "every call counts");
+    assert_eq!(list("Bearer sgk_b"), 200, "another key goes on");
+    assert_eq!(send(server.addr, "GET", "/health", &[], "").status, 200, "probes are not limited");
+}
+
+#[test]
+fn what_passes_counts_even_if_it_is_refused_later_and_what_does_not_never() {
+    let server = server(Options { key: Quota { requests_per_minute: Some(3), tokens_per_minute: None }, ..Options::default() });
+    let refused = embed(&server, "sgk_a", r#"{"model":"fake/plain","input":""}"#);
+    assert_eq!((refused.status, numbers(&refused)[1]), (422, 2), "a 422 counts");
+    let busy = embed(&server, "sgk_a", r#"{"model":"fake/plain","input":"!busy"}"#);
+    assert_fault(&busy, 429, "BACKEND_RATE_LIMITED", &[], "busy");
+    assert_eq!([0; 3].map(|_| embed(&server, "sgk_a", BODY).status), [200, 200, 429], "a 429 does not");
+    let large = "x".repeat(10_000);
+    assert_eq!(embed(&server, "sgk_a", &large).status, 429, "before the size");
+    assert_eq!(embed(&server, "sgk_none", BODY).status, 401, "after the key");
+}
+
+#[test]
+fn tokens_have_their_own_limit() {
+    let server = server(Options { key: Quota { requests_per_minute: None, tokens_per_minute: Some(10) }, ..Options::default() });
+    let words = |n: usize| format!(r#"{{"model":"fake/plain","input":"{}"}}"#, vec!["w"; n].join(" "));
+    assert_eq!(embed(&server, "sgk_a", &words(4)).status, 200);
+    let reply = embed(&server, "sgk_a", &words(3));
+    assert_fault(&reply, 429, "RATE_LIMITED", &[], "6 + 5 tokens");
+    assert_eq!(numbers(&reply)[..2], [10, 4]);
+    assert_eq!(embed(&server, "sgk_a", &words(2)).status, 200, "6 + 4 tokens");
+    assert_fault(&embed(&server, "sgk_b", &words(9)), 422, "VALIDATION_ERROR", &["input"], "never");
+}
+
+#[test]
+fn sixty_four_clients_at_once_get_exactly_the_limit() {
+    let server = server(Options { tenant: Quota { requests_per_minute: Some(100), tokens_per_minute: None }, ..Options::default() });
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let addr = server.addr;
+        let client = |n: usize| scope.spawn(move || [0; 5].map(|_| send_one(addr, if n.is_multiple_of(2) { "sgk_a" } else { "sgk_b" })));
+        let threads: Vec<_> = (0..64).map(client).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let count = |status: u16| statuses.iter().filter(|own| **own == status).count();
+    assert_eq!((count(200), count(429)), (100, 220));
+}
+
+fn send_one(addr: std::net::SocketAddr, token: &str) -> u16 {
+    send(addr, "POST", EMBED, &[("authorization", &format!("Bearer {token}"))], BODY).status
+}
+
+#[test]
+fn without_limits_there_are_no_headers() {
+    let reply = embed(&server(Options::default()), "sgk_a", BODY);
+    assert!(HEADERS.iter().all(|name| reply.header(name).is_none()));
+}
