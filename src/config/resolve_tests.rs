@@ -30,6 +30,15 @@ fn defaults_are_those_of_the_help() {
 }
 
 #[test]
+fn links_follow_the_certificate_and_the_public_url() {
+    let model = ["--model", "all-MiniLM-L6-v2"];
+    let api = |words: &[&str]| resolved(&[&model[..], words].concat()).unwrap().api;
+    assert_eq!((api(&[]).https, api(&[]).public_url), (false, None));
+    let api = api(&["--tls-cert", "c.pem", "--tls-key", "k.pem", "--public-url", "https://x"]);
+    assert_eq!((api.https, api.public_url.as_deref()), (true, Some("https://x")));
+}
+
+#[test]
 fn the_flag_wins_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vecmill.toml");

@@ -208,3 +208,16 @@ fn the_listing_is_newest_first_in_pages() {
     assert!(names(&page("?status=completed")).contains(&made[0]) && names(&page("?status=expired")).is_empty());
     assert_eq!(page("?status=odd")["error"]["details"][0]["field"], "status");
 }
+
+#[test]
+fn links_have_the_servers_own_scheme_or_the_address_it_was_given() {
+    let public_url = Some("https://vectors.example.com/".to_owned());
+    for (options, expected) in
+        [(Options { https: true, ..small() }, "https://test/v1/"), (Options { public_url, ..small() }, "https://vectors.example.com/v1/")]
+    {
+        let server = Server::with_access(options, Access::keys(vec![key("sgk_a", None, &["models:use"])]));
+        let id = submit(&server, "sgk_a", &[line("a", &json!("b"))])["id"].as_str().unwrap().to_owned();
+        let link = ended(&server, "sgk_a", &id)["output_file_url"].clone();
+        assert!(link.as_str().unwrap().starts_with(expected), "{link}");
+    }
+}
