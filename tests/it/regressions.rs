@@ -193,3 +193,21 @@ fn tokens_of_the_prompt_are_not_pooled_where_include_prompt_is_false() {
     assert!(means[0].iter().zip(&means[1]).all(|(all, rest)| max_abs_diff(all, rest) > 1e-3));
     assert_near(&vectors(&copies[1], ""), &vectors(&copies[0], ""));
 }
+
+/// Prompts that only one of a server's APIs knows: clients of the other then embed queries as documents and nobody notices.
+#[test]
+fn prompts_are_the_same_on_the_openai_layer() {
+    let model = format!("tiny={}", crate::models::tiny("bert").iter().find(|dir| dir.ends_with("old-mean")).expect("committed").display());
+    let server = crate::server::Server::start(&["--model", &model]);
+    let native = |body: Value| server.embed(&body).1["data"]["data"][0]["embedding"].clone();
+    let openai = |body: Value| server.post("/oai/v1/embeddings", &body).1["data"][0]["embedding"].clone();
+    let body = |model: &str| json!({"model": model, "input": TEXTS[0], "encoding_format": "float"});
+    let asked = json!({"model": "tiny", "input": TEXTS[0], "encoding_format": "float", "input_type": "query"});
+    let query = native(json!({"model": "tiny", "input": TEXTS[0], "input_type": "query"}));
+    assert!(query.is_array());
+    assert_eq!((&openai(asked), &openai(body("tiny:query"))), (&query, &query));
+    // Without a word the checkpoint's default prompt holds, on both.
+    let default = native(body("tiny"));
+    assert_eq!(openai(body("tiny")), default);
+    assert_ne!(default, query);
+}
