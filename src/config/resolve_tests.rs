@@ -69,6 +69,11 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(refused(&["--tls-key", "k.pem"]).contains("--tls-cert FILE"));
     assert!(refused(&["--cors-origin", "https://a.example,b.example"]).contains("\"b.example\""));
     assert!(refused(&["--openai-host", "https://x"]).contains("without scheme"));
+    assert!(refused(&["--job-input-url", "https://x/a"]).contains("ends with a slash"));
+    assert!(refused(&["--job-input-network", "ten"]).contains("10.0.0.0/8"));
+    assert!(refused(&["--offline", "--job-input-url", "https://x/"]).contains("contradict"));
+    assert_eq!(resolved(&[&model[..], &["--offline", "--job-input-url", "file:///a/,file:///b/"]].concat()).unwrap().api.inputs.places.len(), 2);
+    assert!(resolved(&[&model[..], &["--expired-jobs-fail"]].concat()).unwrap().books.jobs.expired_is_failed);
     assert!(resolved(&[]).unwrap_err().contains("--model"));
     assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
     assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);

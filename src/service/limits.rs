@@ -5,6 +5,7 @@ use super::window::{WINDOW_MS, Window};
 use crate::store::Store;
 use crate::wire::Fault;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,13 +23,15 @@ pub struct Options {
     pub user: Quota,
     pub tenant: Quota,
     pub partner: Quota,
+    /// Of one address, for calls without a key that is in force.
+    pub address: Quota,
 }
 
 impl Options {
     /// The limits of the hosted service.
     pub fn scaigrid() -> Self {
         let requests = |n| Quota { requests_per_minute: Some(n), tokens_per_minute: None };
-        Self { key: requests(60), user: requests(120), tenant: requests(1000), partner: requests(5000) }
+        Self { key: requests(60), user: requests(120), tenant: requests(1000), partner: requests(5000), address: requests(60) }
     }
 }
 
@@ -50,6 +53,8 @@ pub struct Exceeded {
 
 /// User, tenant and partner of those who have none: a server of one tenant has one of each.
 const DEFAULT: &str = "default";
+/// The levels that keys have; addresses come behind them.
+const LEVELS: u8 = 4;
 /// Subjects are looked through for ones that no longer count whenever their number has grown by this many.
 const SWEEP: usize = 1024;
 
@@ -112,14 +117,36 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Exceeded`], for the level that takes longest; then nothing was counted.
-    pub async fn enter(self: &Arc<Self>, key: Option<&Key>) -> Result<Option<Pass>, Exceeded> {
-        let limits: Arc<[Limit]> = self.limits(key).into();
+    pub async fn enter(self: &Arc<Self>, key: Option<&Key>, address: Option<IpAddr>) -> Result<Option<Pass>, Exceeded> {
+        let mut limits = self.limits(key);
+        limits.extend(address.filter(|_| key.is_none()).and_then(|address| self.of_address(address)));
+        let limits: Arc<[Limit]> = limits.into();
         if limits.is_empty() {
             return Ok(None);
         }
         let counted = limits.clone();
         let (step, standing) = self.count(&limits, move |subjects, now_ms| subjects.enter(&counted, now_ms)).await?;
         Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(PassState { step: Some(step), standing }) }))
+    }
+
+    /// Counts a call that is refused for want of a key. Never in the shared store: who has no key must not make work for all servers.
+    ///
+    /// # Errors
+    /// [`Exceeded`].
+    pub fn enter_stranger(&self, address: Option<IpAddr>) -> Result<(), Exceeded> {
+        let Some(limit) = address.and_then(|address| self.of_address(address)) else { return Ok(()) };
+        let now_ms = self.now_ms();
+        self.lock().take(&[limit], Unit::Requests, 1, now_ms).map(|_| ())
+    }
+
+    fn of_address(&self, address: IpAddr) -> Option<Limit> {
+        let subject = match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            // Whoever has one IPv6 address has a whole network of them.
+            IpAddr::V6(address) => format!("{:x}/64", address.to_bits() >> 64),
+        };
+        let quota = self.options.address;
+        (quota != Quota::default()).then_some(Limit { subject: (LEVELS, subject), quota })
     }
 
     /// Lets `act` count, at the time it is told: in the shared store, else here.

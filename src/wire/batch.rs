@@ -16,6 +16,8 @@ use utoipa::ToSchema;
 pub enum Source {
     /// The file of this id.
     File(String),
+    /// An `http`, `https` or `file` address.
+    Url(String),
     /// In the submission itself.
     Inline(Vec<u8>),
 }
@@ -44,6 +46,10 @@ const MAX_METADATA_BYTES: usize = 16 << 10;
 const LENIENT: GeneralPurpose = GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 /// What a file that is here is called in a submission.
 const FILE_SCHEME: &str = "scaigrid://file/";
+/// What may be fetched where the operator allows it.
+const FETCHED: [&str; 3] = ["https://", "http://", "file:///"];
+/// Signed addresses are long.
+const MAX_URL_BYTES: usize = 8192;
 
 impl SubmitRequest {
     /// Reads the body.
@@ -88,9 +94,15 @@ fn metadata(object: &mut Object) -> Option<Map<String, Value>> {
 }
 
 fn file(url: &Value) -> Result<Source, String> {
-    let id = url.as_str().and_then(|url| url.strip_prefix(FILE_SCHEME)).filter(|id| !id.is_empty() && id.len() <= MAX_NAME_CHARS);
-    id.map(|id| Source::File(id.to_owned()))
-        .ok_or_else(|| format!("must be {FILE_SCHEME}FILE_ID: this server fetches nothing from elsewhere; send the lines as input_file_base64"))
+    let url = url.as_str().filter(|url| url.len() <= MAX_URL_BYTES).ok_or_else(|| format!("must be a string of at most {MAX_URL_BYTES} bytes"))?;
+    if let Some(id) = url.strip_prefix(FILE_SCHEME) {
+        let fine = !id.is_empty() && id.len() <= MAX_NAME_CHARS;
+        return fine.then(|| Source::File(id.to_owned())).ok_or_else(|| format!("must be {FILE_SCHEME}FILE_ID"));
+    }
+    if FETCHED.iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(Source::Url(url.to_owned()));
+    }
+    Err(format!("must be {FILE_SCHEME}FILE_ID, or an address that begins with {}; object stores are not read", FETCHED.join(", ")))
 }
 
 fn decode(text: &Value, max_bytes: usize) -> Result<Source, String> {
@@ -104,7 +116,14 @@ fn decode(text: &Value, max_bytes: usize) -> Result<Source, String> {
     }
 }
 
-/// A fault of a whole input file.
+/// Code and sentence of lines, and of a job, whose window has closed.
+pub const EXPIRED: (&str, &str) = ("batch_expired", "This request could not be executed before the completion window expired.");
+/// Of lines whose job was cancelled.
+pub const CANCELLED: (&str, &str) = ("batch_cancelled", "The batch was cancelled before this request was executed.");
+/// Of lines, and of a job, whose key was revoked, removed or has expired.
+pub const KEY_ENDED: (&str, &str) = ("api_key_ended", "The API key that this batch was submitted with is no longer valid.");
+
+/// A fault of a whole input file, or the reason why a job ended early.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileFault {
     pub code: String,
@@ -248,10 +267,13 @@ mod tests {
         assert_eq!((inline.source, inline.window.hours), (Source::Inline(b"{}\ne".to_vec()), 1));
         let file = parse(&json!({"input_file_url": "scaigrid://file/file-1"})).unwrap();
         assert_eq!((file.source, file.window.name, file.metadata), (Source::File("file-1".to_owned()), "24h", None));
+        let url = parse(&json!({"input_file_url": "https://h/x?y"})).unwrap();
+        assert_eq!(url.source, Source::Url("https://h/x?y".to_owned()));
         for (body, fields) in [
             (json!({}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/x", "input_file_base64": "e30K"}), vec!["input_file_url"]),
             (json!({"input_file_url": "s3://b/x"}), vec!["input_file_url"]),
+            (json!({"input_file_url": format!("https://{}", "x".repeat(9000))}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/"}), vec!["input_file_url"]),
             (
                 json!({"input_file_base64": "***", "endpoint_completion_window": "2h", "metadata": []}),

@@ -29,7 +29,11 @@ const LEAVES: [&str; 3] = ["wire", "ragged", "telemetry"];
 /// Words that may stand only in the places named (a room, or a file), and why.
 const WORDS: &[(&[&str], &[&str], &str)] = &[
     (&["axum", "axum_server", "tower", "tower_http"], &["api"], "only the api room knows HTTP's framework"),
-    (&["rustls"], &["api/tls.rs", "cli/health.rs"], "only the listener and the health check speak TLS themselves"),
+    (
+        &["rustls"],
+        &["api/tls.rs", "api/input/remote.rs", "cli/health.rs"],
+        "only the listener, the fetching of inputs and the health check speak TLS",
+    ),
     (&["utoipa", "utoipa_swagger_ui"], &["api", "wire"], "the OpenAPI document describes what goes over the wire"),
     (&["clap"], &["cli", "config"], "only the command line and the configuration parse flags"),
     (&["std::env"], &["config", "main.rs", "kernels/threads.rs"], "only the configuration reads the environment"),

@@ -29,16 +29,20 @@ const STATES: [&str; 8] = ["validating", "in_progress", "finalizing", "cancellin
 pub(in crate::api) async fn submit(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
     let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE)).await?;
     let base = results::base(&api, request.headers());
-    let body::Held { bytes, hold } = body::read(&api, request).await?;
+    // The lines of a submission are held until they are in the store.
+    let body::Held { bytes, hold: _hold } = body::read(&api, request).await?;
     let asked = SubmitRequest::parse(&bytes, api.books.jobs.options().max_inline_bytes)?;
-    drop((bytes, hold));
+    drop(bytes);
+    let owner = owner(key.as_deref());
+    let source = api.inputs.bring(&api, &owner, asked.source, seen.arrived + api.options.deadline).await?;
     let new = NewJob {
         dialect: "native",
-        owner: owner(key.as_deref()),
-        source: asked.source,
+        owner,
+        source,
         endpoint: String::new(),
         window: asked.window,
         metadata: asked.metadata.map(|metadata| serde_json::Value::Object(metadata).to_string()),
+        keep: None,
     };
     let job = api.books.jobs.submit(new, &auth::actor(key.as_ref())).await?;
     Ok(reply::json(native_ok(&item(&api, &job, &base), &seen.id)))

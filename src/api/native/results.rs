@@ -61,7 +61,7 @@ async fn find(api: &Api, seen: &Seen, id: Id, parameters: Parameters, (headers, 
     let parameter = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     if let (Some(until), Some(signature)) = (parameter("expires"), parameter("signature")) {
         let good = until.parse().is_ok_and(|until| api.books.jobs.signed(&path(&id, name), until, signature));
-        return if good { api.books.jobs.get_signed(&id).await } else { Err(Fault::AuthInvalid) };
+        return if good { api.books.jobs.get_signed(&id).await } else { Err(auth::refuse(api, seen, Fault::AuthInvalid)) };
     }
     let key = auth::enter(api, seen, headers, Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());

@@ -14,6 +14,7 @@ use axum::Extension;
 use axum::extract::{Path, Query, Request};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use std::time::Duration;
 
 /// Batches in a listing, by default and at most.
 const DEFAULT_LIMIT: usize = 20;
@@ -33,6 +34,7 @@ pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>
         endpoint: asked.endpoint,
         window: asked.window,
         metadata: asked.metadata.map(|metadata| serde_json::Value::Object(metadata).to_string()),
+        keep: asked.keep_s.map(|seconds| Duration::from_secs(u64::from(seconds))),
     };
     let job = api.books.jobs.submit(new, &auth::actor(key.as_ref())).await?;
     Ok(reply::json(to_json(&object(&job))))

@@ -8,7 +8,7 @@ use crate::api::{Api, Shared, auth, reply};
 use crate::service::access::MODELS_USE;
 use crate::service::jobs::{FileQuery, FileRow, Upload};
 use crate::wire::Fault;
-use crate::wire::files::{FileDeleted, FileObject, Listing, ListingQuery, PURPOSES, listing, to_json};
+use crate::wire::files::{ANCHOR, EXPIRES_S, FileDeleted, FileObject, Listing, ListingQuery, PURPOSES, listing, to_json};
 use crate::wire::schema::{FileForm, Order};
 use axum::Extension;
 use axum::extract::multipart::{Field, MultipartError};
@@ -23,8 +23,6 @@ pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection
 
 /// Files in a listing, by default and at most.
 const MAX_LIMIT: usize = 10_000;
-/// What `expires_after[seconds]` may be.
-const EXPIRES_S: std::ops::RangeInclusive<u32> = 3600..=2_592_000;
 /// Characters of a form's short fields.
 const MAX_FIELD: usize = 200;
 
@@ -69,6 +67,11 @@ async fn read(api: &Api, mut form: Multipart, upload: &mut Upload<'_>) -> Result
                 let seconds = short(idle, field).await?.parse().ok().filter(|seconds| EXPIRES_S.contains(seconds));
                 let range = || format!("must be a whole number from {} to {}", EXPIRES_S.start(), EXPIRES_S.end());
                 upload.expires_after(Duration::from_secs(u64::from(seconds.ok_or_else(|| Fault::field("expires_after", range()))?)));
+            }
+            "expires_after[anchor]" => {
+                if short(idle, field).await? != ANCHOR {
+                    return Err(Fault::field("expires_after", format!("anchor must be {ANCHOR}")));
+                }
             }
             _ => while in_time(idle, field.chunk()).await?.is_some() {},
         }

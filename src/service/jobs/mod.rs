@@ -10,8 +10,9 @@ pub use work::{LineAnswer, LineCall, Lines};
 
 use super::stored;
 use crate::store::audit::Actor;
-use crate::store::files::{CHUNK_BYTES, Chunk};
+use crate::store::files::{CHUNK_BYTES, Chunk, Deleted};
 use crate::store::jobs::JobTimes;
+use crate::store::segments::Ending;
 use crate::store::{self, Store};
 use crate::wire::Fault;
 use crate::wire::batch::{Source, Window};
@@ -35,6 +36,8 @@ pub struct Options {
     pub max_inline_bytes: usize,
     /// How long files are kept.
     pub keep: Duration,
+    /// True if a job whose window has closed is called `failed`: for clients that know no `expired`.
+    pub expired_is_failed: bool,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             max_line_bytes: 32 << 20,
             max_inline_bytes: 10 << 20,
             keep: Duration::from_secs(30 * 24 * 3600),
+            expired_is_failed: false,
         }
     }
 }
@@ -64,6 +68,8 @@ pub struct NewJob {
     pub window: Window,
     /// A JSON object.
     pub metadata: Option<String>,
+    /// How long its results are kept; `None` = as long as all.
+    pub keep: Option<Duration>,
 }
 
 /// The jobs of one store.
@@ -97,13 +103,15 @@ impl Jobs {
     /// # Errors
     /// `Validation` on the field that names the file if it is not there.
     pub async fn submit(&self, new: NewJob, actor: &Actor) -> Result<JobRow, Fault> {
-        let NewJob { dialect, owner, source, endpoint, window, metadata } = new;
+        let NewJob { dialect, owner, source, endpoint, window, metadata, keep } = new;
+        let field = if dialect == "openai" { "input_file_id" } else { "input_file_url" };
+        let no_file = || Fault::field(field, "names no file of yours");
         let input_file_id = match source {
             Source::File(id) => {
                 let file = stored(self.store.file(&id, &owner.tenant, &owner.user).await)?;
-                let field = if dialect == "openai" { "input_file_id" } else { "input_file_url" };
-                file.map(|file| file.id).ok_or_else(|| Fault::field(field, "names no file of yours"))?
+                file.map(|file| file.id).ok_or_else(no_file)?
             }
+            Source::Url(_) => return Err(Fault::field(field, "names no file of this server")),
             Source::Inline(bytes) => {
                 let mut upload = self.upload(&owner, "batch.jsonl".to_owned(), "batch").await?;
                 upload.push(&bytes).await?;
@@ -117,6 +125,7 @@ impl Jobs {
             endpoint,
             completion_window: window.name.to_owned(),
             metadata,
+            keep_ms: keep.map(|keep| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX / 4)),
             input_file_id,
             output_file_id: file_id(),
             error_file_id: file_id(),
@@ -130,7 +139,9 @@ impl Jobs {
             tokens: 0,
             times: JobTimes::default(),
         };
-        stored(self.store.insert_job(&job, i64::from(window.hours) * 3_600_000, actor).await)?;
+        if !stored(self.store.insert_job(&job, i64::from(window.hours) * 3_600_000, actor).await)? {
+            return Err(no_file());
+        }
         self.wake.notify_waiters();
         self.get(&job.id, &job.owner.tenant, &job.owner.user).await
     }
@@ -210,11 +221,11 @@ impl Jobs {
     /// # Errors
     /// `NotFound`; `Conflict` while a job reads it.
     pub async fn delete_file(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<(), Fault> {
-        self.file(id, tenant, user).await?;
-        if stored(self.store.file_is_read(id).await)? {
-            return Err(Fault::Conflict { message: "A batch job that has not ended reads this file; cancel it first".into() });
+        match stored(self.store.delete_file(id, tenant, user, actor).await)? {
+            Deleted::Yes => Ok(()),
+            Deleted::Missing => Err(no_file()),
+            Deleted::Read => Err(Fault::Conflict { message: "A batch job that has not ended reads this file; cancel it first".into() }),
         }
-        if stored(self.store.delete_file(id, tenant, user, actor).await)? { Ok(()) } else { Err(no_file()) }
     }
 
     /// The pieces of a file, from its beginning.
@@ -244,6 +255,10 @@ impl Jobs {
 
     fn keep_ms(&self) -> i64 {
         i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX / 4)
+    }
+
+    fn ending(&self) -> Ending {
+        Ending { keep_ms: self.keep_ms(), expired_is_failed: self.options.expired_is_failed }
     }
 
     /// Works on jobs until dropped. What is not written down by then is done again by whoever goes on.

@@ -6,7 +6,7 @@ use crate::service::usage::{self, UsageRow, Used};
 use crate::store;
 use crate::store::segments::{Claim, Fate, LEASE_MS, Progress};
 use crate::wire::Fault;
-use crate::wire::batch::{Line, answer_line, void_line};
+use crate::wire::batch::{CANCELLED, EXPIRED, KEY_ENDED, Line, answer_line, void_line};
 use futures_util::FutureExt as _;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
@@ -234,9 +234,9 @@ impl Run<'_> {
                 if over {
                     self.gathered.progress.next_byte = self.claim.end_byte;
                 }
-                let keep_ms = self.worker.jobs.keep_ms();
+                let ending = self.worker.jobs.ending();
                 let progress = self.gathered.take();
-                let next = self.worker.jobs.store.advance(&self.claim, &self.worker.name, &progress, keep_ms).await?;
+                let next = self.worker.jobs.store.advance(&self.claim, &self.worker.name, &progress, ending).await?;
                 let Some(next) = next else { return Ok(()) };
                 (self.deadline, self.claim) = (deadline(&next), next);
                 write_at = Instant::now() + WRITE_INTERVAL;
@@ -370,8 +370,9 @@ impl Gathered {
             }
             None => {
                 let (code, message) = match claim.fate {
-                    Fate::Cancel => ("batch_cancelled", "The batch was cancelled before this request was executed."),
-                    _ => ("batch_expired", "This request could not be executed before the completion window expired."),
+                    Fate::Cancel => CANCELLED,
+                    Fate::Stop => KEY_ENDED,
+                    Fate::Run | Fate::Expire => EXPIRED,
                 };
                 progress.errors.extend(void_line(&id, &done.custom_id, code, message));
                 progress.failed += 1;

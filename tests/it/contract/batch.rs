@@ -221,3 +221,22 @@ fn links_have_the_servers_own_scheme_or_the_address_it_was_given() {
         assert!(link.as_str().unwrap().starts_with(expected), "{link}");
     }
 }
+
+#[test]
+fn a_revoked_key_computes_nothing_any_more_and_its_job_says_why() {
+    let admin = key("sgk_admin", None, &["models:use", "api_keys:manage"]);
+    let server = Server::with_access(Options { max_body_bytes: 1 << 20, ..small() }, Access::keys(vec![admin]));
+    let made = call(&server, "POST", "/v1/api-keys", "sgk_admin", r#"{"name": "nightly"}"#).json()["data"].clone();
+    let token = made["key"].as_str().unwrap();
+    let lines: Vec<String> = (0..600).map(|n| line(&n.to_string(), &if n == 300 { json!("!hang") } else { json!("x") })).collect();
+    let id = submit(&server, token, &lines)["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.event(), Event::Began);
+    assert_eq!(call(&server, "DELETE", &format!("/v1/api-keys/{}", made["id"].as_str().unwrap()), "sgk_admin", "").status, 200);
+    let job = ended(&server, "sgk_admin", &id);
+    assert_eq!((&job["status"], &job["errors"][0]["code"]), (&json!("failed"), &json!("api_key_ended")), "{job}");
+    assert_eq!(server.event(), Event::Dropped);
+    let counts = &job["request_counts"];
+    assert_eq!(counts["completed"].as_u64().unwrap() + counts["failed"].as_u64().unwrap(), 600, "every line is accounted for");
+    let errors = lines_of(&send(server.addr, "GET", &path(&job["error_file_url"]), &[], ""));
+    assert!(errors.iter().all(|line| line["error"]["code"] == "api_key_ended") && ids(&errors).contains(&"300"));
+}
