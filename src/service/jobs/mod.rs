@@ -1,5 +1,6 @@
 //! Batch jobs: files of requests, worked off beside live traffic by every server of the store, and their results.
 
+mod gathered;
 mod scan;
 mod sign;
 mod work;
