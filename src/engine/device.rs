@@ -104,7 +104,7 @@ fn load(shared: &Shared, load: Load) -> Option<Place> {
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", text_of(panic.as_ref()))));
     match made {
         Ok((model, pace)) => {
-            let budget = pace.budget(budget_tokens, budget_texts);
+            let budget = pace.budget(budget_tokens, budget_texts, model.can_be_overtaken());
             let mut state = shared.lock();
             let id = state.queue.add_model(budget);
             state.paces.push(pace);

@@ -21,10 +21,13 @@ pub type ModelId = usize;
 /// The number of a request; chosen by the caller, never reused.
 pub type RequestId = u64;
 
-/// How large a batch of one model may be. A single text larger than `tokens` still makes a batch of its own.
+/// How large a batch of one model may be. A single text larger than that still makes a batch of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
+    /// Of an interactive batch.
     pub tokens: usize,
+    /// Of a bulk batch: more where short requests can overtake it, for larger batches cost less per token.
+    pub bulk_tokens: usize,
     pub texts: usize,
 }
 
@@ -288,10 +291,14 @@ impl<J> Queue<J> {
     /// One text after the other from the client that has had least, until the budget is reached.
     fn fill(&mut self, lane: Lane, model: ModelId, now: Instant, expired: &mut Vec<J>) -> Batch<J> {
         let budget = self.budgets[model];
+        let most = match lane {
+            Lane::Interactive => budget.tokens,
+            Lane::Bulk => budget.bulk_tokens,
+        };
         let mut batch = Batch { model, lane, tokens: 0, jobs: Vec::new() };
         while batch.jobs.len() < budget.texts.max(1) {
             let Some((id, tokens)) = self.peek(lane, model, now, expired) else { break };
-            if !batch.jobs.is_empty() && batch.tokens + tokens > budget.tokens {
+            if !batch.jobs.is_empty() && batch.tokens + tokens > most {
                 break;
             }
             let Some(job) = self.take(lane, model, id) else { break };

@@ -26,9 +26,9 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 const WRITE_BYTES: usize = 1 << 20;
 /// No more lines are begun while this much waits for a write to end.
 const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
-/// Lines being computed hold at most this many batches of the device's: enough to keep it busy, little to wait behind.
-const BATCHES_IN_FLIGHT: usize = 4;
-/// A low guess; lines are admitted by it before they are tokenised.
+/// Lines being computed hold at most this many bulk batches of the device's, by the guess below: enough to keep it busy.
+const BATCHES_IN_FLIGHT: usize = 8;
+/// A guess that is high for tokens, since most lines are half envelope; lines are admitted by it before they are tokenised.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// Who answers lines: the same path as live requests.
