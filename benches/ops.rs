@@ -51,7 +51,7 @@ fn batching(c: &mut Criterion) {
     let deadline = Instant::now() + Duration::from_secs(3600);
     let full = || {
         let mut queue = Queue::new(usize::MAX);
-        queue.add_model(Budget { tokens: 4096, texts: 512 });
+        queue.add_model(Budget { tokens: 4096, bulk_tokens: 4096, texts: 512 });
         for id in 0..1000 {
             let jobs = (0..4).map(|text| (text, 20 + (id as usize * 7 + text) % 200)).collect();
             queue.submit(Submission { id, model: 0, client: id % 50, weight: 1, bulk: false, deadline, jobs }).expect("no limit");
