@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const TEXTS: [&str; 5] = ["a vector mill", "Water, \"wheels\" and grain", "\u{e9}t\u{e9} \u{2603}", "one", "the longest of them by some words"];
+const TEXTS: [&str; 5] = ["a vector mill", "Water, \"wheel\"", "\u{e9}t\u{e9} \u{2603}", "one", "the longest of them"];
 const OUTPUTS: [&str; 4] = ["jsonl", "npy", "safetensors", "parquet"];
 
 fn model() -> PathBuf {
@@ -119,10 +119,10 @@ fn every_input_and_every_output_hold_the_servers_vectors() {
     assert!(names.into_iter().all(|name| name.starts_with("in.")), "nothing is left beside the outputs");
 }
 
-/// Some thousand texts of many lengths.
+/// Some thousand texts of several lengths, none longer than the small model takes.
 fn corpus(rows: usize) -> String {
     let words = ["mill", "water", "grain", "wheel", "stone"];
-    let text = |row: usize| (0..=row * 5 % 9).map(|word| words[(row + word * 3) % 5]).collect::<Vec<_>>().join(" ");
+    let text = |row: usize| (0..=row * 5 % 3).map(|word| words[(row + word * 3) % 5]).collect::<Vec<_>>().join(" ");
     (0..rows).map(|row| format!("{row} {}\n", text(row))).collect()
 }
 
