@@ -25,14 +25,20 @@ def mill(*words, code=0):
 
 
 @pytest.fixture(scope="module")
-def expected(embed):
-    """`[5, 384]`: the server's vectors of the texts."""
-    return numpy.array([item["embedding"] for item in embed(TEXTS).json()["data"]["data"]], dtype=numpy.float32)
+def answer(embed):
+    """The server's answer to the texts."""
+    return embed(TEXTS)
 
 
 @pytest.fixture(scope="module")
-def space(client):
-    return next(model["space"] for model in client.get("/v1/models").json()["data"] if model["slug"] == MODEL)
+def expected(answer):
+    """`[5, 384]`: its vectors."""
+    return numpy.array([item["embedding"] for item in answer.json()["data"]["data"]], dtype=numpy.float32)
+
+
+@pytest.fixture(scope="module")
+def space(answer):
+    return answer.headers["x-embedding-space"]
 
 
 def test_numpy_and_safetensors_read_what_it_writes(tmp_path, expected, space):
