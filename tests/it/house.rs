@@ -41,6 +41,7 @@ const WORDS: &[(&[&str], &[&str], &str)] = &[
     (&["tiktoken_rs"], &["service/cl100k.rs"], "only its own page knows OpenAI's vocabulary"),
     (&["hf_hub"], &["hub"], "only the hub room fetches"),
     (&["sqlx"], &["store"], "only the store knows SQL"),
+    (&["parquet", "arrow_array", "arrow_ipc", "arrow_schema", "arrow_select"], &["cli/embed"], "only the bulk command knows tables"),
     (&["candle_core", "candle_nn"], &["engine", "network.rs", "network", "encoders", "exec", "kernels"], "nothing above the engine sees a tensor"),
     (&["unsafe"], &["kernels", "engine/load.rs", "engine/load", "network/mmap.rs"], "unsafe code stays in the kernels and the weights' memory map"),
     (&["cfg(feature", "candle_flash_attn", "cudarc"], &["kernels", "hub"], "nothing above the kernels knows whether a GPU exists"),
