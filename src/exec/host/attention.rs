@@ -3,6 +3,7 @@
 use super::layer::Put;
 use super::space::{Space, fit};
 use super::{Run, parts};
+use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::attention::{Projected, Spec, attend};
@@ -64,6 +65,7 @@ impl AttentionOp {
         let qkv = fit(&mut space.qkv, tokens * stride);
         let rows = Rows::dense(input.unwrap_or(out), tokens, width);
         product(run.cpu, run.team, rows, &self.qkv, qkv, stride, Into::Place(Act::Identity));
+        between::here();
         self.norm_and_rotate(qkv, run);
         let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
         let bias = self.bias.at(longest, self.heads);
@@ -71,6 +73,7 @@ impl AttentionOp {
         let spec = Spec { heads: self.heads, kv_heads: self.kv_heads, dim: self.dim, scale: self.scale, causal, reach, bias: bias.as_deref() };
         let mixed = fit(&mut space.mixed, tokens * inner);
         attend(run.cpu, run.team, Projected { data: qkv, stride }, run.texts, &spec, mixed, run.scratches);
+        between::here();
         let into = match put {
             Put::Onto => Into::Sum,
             Put::Apart => Into::Place(Act::Identity),

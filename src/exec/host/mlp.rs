@@ -4,6 +4,7 @@ use super::embeddings::add;
 use super::layer::Put;
 use super::space::{Space, fit};
 use super::{Run, parts};
+use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::gemm::{Into, Rows, product};
@@ -41,8 +42,10 @@ impl MlpOp {
         let rows = Rows::dense(input.unwrap_or(out), tokens, width);
         let first = if gate.is_some() { Act::Identity } else { act };
         product(run.cpu, run.team, rows, up, inner, wide, Into::Place(first));
+        between::here();
         if let Some(gate) = gate {
             product(run.cpu, run.team, rows, gate, inner, wide, Into::Gate(act));
+            between::here();
         }
         let into = match put {
             Put::Onto => Into::Sum,

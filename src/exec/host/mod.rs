@@ -10,7 +10,7 @@ mod mlp;
 mod parts;
 mod space;
 
-use super::Limits;
+use super::{Limits, between};
 use crate::kernels::host::attention::Scratches;
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pool::Team;
@@ -131,7 +131,7 @@ impl HostExecutor {
         }
         let texts: Vec<Range<usize>> = batch.segments.ranges().collect();
         let out = Mutex::new(vec![0f32; batch.tokens() * self.width]);
-        team.each(groups.len(), &|index| {
+        let work = |index: usize| {
             let group = &groups[index];
             let hidden = self.group(batch, group, &Team::alone());
             let mut rows = hidden.as_slice();
@@ -142,7 +142,8 @@ impl HostExecutor {
                 out[texts[*text].start * self.width..][..own.len()].copy_from_slice(own);
                 rows = rest;
             }
-        });
+        };
+        team.each_while(groups.len(), &work, &between::here);
         Ok(out.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 

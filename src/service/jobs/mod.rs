@@ -1,6 +1,7 @@
 //! Batch jobs: files of requests, worked off beside live traffic by every server of the store, and their results.
 
 mod files;
+mod gathered;
 mod scan;
 mod sign;
 mod work;
