@@ -12,6 +12,7 @@ use std::time::Duration;
 use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 
+mod asked;
 mod auth;
 mod body;
 mod connection;

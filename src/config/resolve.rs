@@ -276,6 +276,7 @@ impl ServeModel {
             max_tokens: table.max_tokens,
             matryoshka,
             matryoshka_strict: table.matryoshka_strict.unwrap_or(false),
+            mrl_layer_norm: table.mrl_layer_norm.unwrap_or(false),
             as_the_model: table.normalize.unwrap_or_default() == Normalize::Model,
             default_prompt: table.default_prompt.clone(),
             embed_empty: table.empty_input.unwrap_or_default() == EmptyInput::Embed,

@@ -42,11 +42,12 @@ fn links_follow_the_certificate_and_the_public_url() {
 fn the_flag_wins_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vecmill.toml");
-    let text = "model = \"x=all-MiniLM-L6-v2\"\nport = 1\nmax_texts = 7\n[models.x]\ntruncate = \"end\"\nmax_tokens = 99\n";
+    let text = "model = \"x=all-MiniLM-L6-v2\"\nport = 1\nmax_texts = 7\n[models.x]\ntruncate = \"end\"\nmax_tokens = 99\nmrl_layer_norm = true\n";
     std::fs::write(&path, text).unwrap();
     let resolved = resolved(&["--config", path.to_str().unwrap(), "--port", "2"]).unwrap();
     assert_eq!((resolved.listen.port(), resolved.service.max_texts), (2, 7));
     let model = &resolved.models[0];
+    assert!(model.settings.mrl_layer_norm);
     assert_eq!((model.slug.as_str(), model.settings.truncate, model.load.max_tokens), ("x", crate::wire::Truncate::End, Some(99)));
 }
 

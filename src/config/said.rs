@@ -252,6 +252,8 @@ pub struct PerModel {
     pub matryoshka: Option<MatryoshkaSaid>,
     /// Only the listed sizes.
     pub matryoshka_strict: Option<bool>,
+    /// A layer norm over the whole vector before it is cut.
+    pub mrl_layer_norm: Option<bool>,
     /// `unit` (default) or `model`.
     pub normalize: Option<Normalize>,
     /// The prompt of requests that name none.

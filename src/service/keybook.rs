@@ -10,13 +10,16 @@ use crate::store::{self, Store, StoreError};
 use crate::wire::{Detail, Fault};
 use jiff::Timestamp;
 use rand::distr::{Alphanumeric, SampleString};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// Characters of a key after `sgk_`: about 238 bits.
 const KEY_CHARS: usize = 40;
 /// Characters of a key that are kept, to recognise it by.
 const PREFIX_CHARS: usize = 8;
+/// Keys in force at once. Each is compared with every token that comes.
+const MAX_KEYS: usize = 10_000;
 /// How often a server asks the store whether keys have changed: a key revoked elsewhere is refused here well within a second.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -86,7 +89,7 @@ pub struct KeyBook {
     access: Arc<Access>,
     /// True if the operator serves everyone whatever keys there are.
     stays_open: bool,
-    /// The store's number when its keys were last put in force.
+    /// The store's number when its keys were last put in force. Held while they are read: an older reading never comes in force after a newer one.
     seen: Mutex<Option<String>>,
 }
 
@@ -104,8 +107,11 @@ impl KeyBook {
     /// Makes a key; gives it and its text.
     ///
     /// # Errors
-    /// `Validation` on `scopes` if one is unknown; if the store fails.
+    /// `Validation` on `scopes` if one is unknown; `Conflict` if there are too many; if the store fails.
     pub async fn create(&self, new: NewKey, actor: &Actor) -> Result<(Key, String), Fault> {
+        if self.access.list().len() >= MAX_KEYS {
+            return Err(Fault::Conflict { message: format!("There are {MAX_KEYS} keys, the most there may be; revoke one first").into() });
+        }
         let text = draw();
         let key = row(new, &text)?;
         stored(self.store.insert_key(&key, actor).await)?;
@@ -137,8 +143,9 @@ impl KeyBook {
 
     /// Reads the store's keys if they have changed.
     async fn refresh(&self) -> store::Result<()> {
+        let mut seen = self.seen.lock().await;
         let version = self.store.keys_version().await?;
-        if self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&version) {
+        if seen.as_ref() == Some(&version) {
             return Ok(());
         }
         // The number is read first: a change in between is then read twice, never missed.
@@ -147,7 +154,7 @@ impl KeyBook {
             self.access.close();
         }
         self.access.replace_stored(keys);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        *seen = Some(version);
         Ok(())
     }
 
@@ -280,6 +287,8 @@ mod tests {
             assert!(matches!(book.revoke(&key.id, None, &actor()).await, Err(Fault::NotFound { .. })));
             let wrong = NewKey { scopes: Some(vec!["models:fly".to_owned()]), ..new_key("b") };
             assert!(matches!(book.create(wrong, &actor()).await, Err(Fault::Validation(_))));
+            here.replace(vec![key; MAX_KEYS]);
+            assert!(matches!(book.create(new_key("c"), &actor()).await, Err(Fault::Conflict { .. })));
         });
     }
 

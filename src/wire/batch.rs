@@ -2,10 +2,12 @@
 
 use super::Fault;
 use super::object::{MAX_NAME_CHARS, Object};
+use super::scalar::Scalar;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::Map;
@@ -135,45 +137,45 @@ pub struct FileFault {
     pub param: Option<String>,
 }
 
-/// Reads what must be right in every line for the job to run at all: that it is an object, and its `custom_id`.
-///
-/// # Errors
-/// The code and the sentence of the fault.
-pub fn custom_id(line: &[u8]) -> Result<String, (&'static str, String)> {
-    #[derive(Deserialize)]
-    struct Head {
-        custom_id: Option<Value>,
-    }
-    let head: Head = serde_json::from_slice(line).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {error}")))?;
-    match head.custom_id {
-        Some(Value::String(id)) if !id.is_empty() => Ok(id),
-        Some(_) => Err(("invalid_custom_id", "custom_id must be a string that is not empty".to_owned())),
-        None => Err(("missing_required_parameter", "custom_id is missing".to_owned())),
-    }
-}
-
-/// A line of input, as far as it could be read.
+/// A line of input. Its body is left where it is: it may be long, and what is wrong in it is wrong with this line alone.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Line {
     pub custom_id: String,
-    /// Empty if missing.
+    /// Empty if missing, or no text.
     pub method: String,
     pub url: String,
-    /// The request's body, as JSON.
-    pub body: Vec<u8>,
+    pub has_body: bool,
+    /// The whole line.
+    pub text: Vec<u8>,
 }
 
 impl Line {
-    /// Reads a line that `custom_id` has found good; what else is missing stays empty.
-    pub fn parse(line: &[u8]) -> Self {
-        let Ok(Value::Object(mut fields)) = serde_json::from_slice(line) else { return Self::default() };
-        let mut text = |name: &str| match fields.remove(name) {
-            Some(Value::String(text)) => text,
+    /// Reads what must be right in every line for the job to run at all: that it is an object, and its `custom_id`; and the method and url.
+    ///
+    /// # Errors
+    /// The code and the sentence of the fault.
+    pub fn parse(text: &[u8]) -> Result<Self, (&'static str, String)> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            custom_id: Option<Scalar<'a>>,
+            #[serde(borrow)]
+            method: Option<Scalar<'a>>,
+            #[serde(borrow)]
+            url: Option<Scalar<'a>>,
+            body: Option<IgnoredAny>,
+        }
+        let head: Head = serde_json::from_slice(text).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {error}")))?;
+        let custom_id = match head.custom_id {
+            Some(Scalar::Str(id)) if !id.is_empty() => id.into_owned(),
+            None | Some(Scalar::Null) => return Err(("missing_required_parameter", "custom_id is missing".to_owned())),
+            Some(_) => return Err(("invalid_custom_id", "custom_id must be a string that is not empty".to_owned())),
+        };
+        let word = |value: Option<Scalar>| match value {
+            Some(Scalar::Str(word)) => word.into_owned(),
             _ => String::new(),
         };
-        let (custom_id, method, url) = (text("custom_id"), text("method"), text("url"));
-        let body = fields.remove("body").map(|body| body.to_string().into_bytes()).unwrap_or_default();
-        Self { custom_id, method, url, body }
+        Ok(Self { custom_id, method: word(head.method), url: word(head.url), has_body: head.body.is_some(), text: text.to_vec() })
     }
 }
 
@@ -288,17 +290,22 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_far_as_they_go() {
-        assert_eq!(custom_id(br#"{"custom_id":"a","body":{"x":[1,2]}}"#), Ok("a".to_owned()));
+        for body in ["{\"x\":[1,2]}", "\"\\ud800\"", "1e999", &("[".repeat(500) + &"]".repeat(500)), "null"] {
+            let line = Line::parse(format!("{{\"custom_id\":\"a\",\"body\":{body}}}").as_bytes()).unwrap();
+            assert_eq!((line.custom_id.as_str(), line.has_body), ("a", body != "null"), "{body}");
+        }
         for (line, code) in [
             ("{", "invalid_json_line"),
             ("[]", "invalid_json_line"),
             ("{}", "missing_required_parameter"),
+            (r#"{"custom_id":"a","custom_id":"b"}"#, "invalid_json_line"),
+            (r#"{"custom_id":[]}"#, "invalid_custom_id"),
             (r#"{"custom_id":""}"#, "invalid_custom_id"),
         ] {
-            assert_eq!(custom_id(line.as_bytes()).unwrap_err().0, code, "{line}");
+            assert_eq!(Line::parse(line.as_bytes()).unwrap_err().0, code, "{line}");
         }
-        let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#);
-        assert_eq!((line.method.as_str(), line.url.as_str(), line.body.as_slice()), ("POST", "", br#"{"model":"m"}"#.as_slice()));
+        let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#).unwrap();
+        assert_eq!((line.method.as_str(), line.url.as_str()), ("POST", ""));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const PIECE: usize = 256 << 10;
 ///
 /// # Errors
 /// `Validation`; if the store fails. What is not there, not allowed and not a file is told in one sentence: nobody learns what else there is.
-pub(super) async fn read(path: PathBuf, root: &Path, upload: &mut Upload<'_>) -> Result<(), Fault> {
+pub(super) async fn read(path: PathBuf, root: &Path, upload: &mut Upload) -> Result<(), Fault> {
     let root = root.to_owned();
     let opened = tokio::task::spawn_blocking(move || open(&path, &root)).await.map_err(|_| Fault::Internal)?;
     let mut file = tokio::fs::File::from_std(opened.map_err(|_| refuse("names no file that can be read here"))?);

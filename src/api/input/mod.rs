@@ -57,18 +57,14 @@ impl Inputs {
         };
         let read = tokio::time::timeout_at(deadline.into(), reading).await;
         let read = read.unwrap_or_else(|_| Err(refuse("did not arrive in time; upload it as a file instead")));
-        match read {
-            Ok(()) => Ok(Source::File(upload.finish(&super::auth::fetcher(owner)).await?.id)),
-            Err(fault) => {
-                upload.discard().await;
-                Err(fault)
-            }
-        }
+        read?;
+        Ok(Source::File(upload.finish(&super::auth::fetcher(owner)).await?.id))
     }
 
     fn find(&self, url: &str) -> Option<Found<'_>> {
         self.options.places.iter().find_map(|place| match place {
-            Place::Local { root } => Some(Found::Local(place::local_path(url)?, root)),
+            // Where links and dots lead is looked at when it is read.
+            Place::Local { root } => place::local_path(url).filter(|path| path.starts_with(root)).map(|path| Found::Local(path, root)),
             Place::Remote { .. } => {
                 let uri = place::plain(url)?;
                 place.holds(&uri).then_some(Found::Remote(uri))
@@ -93,7 +89,7 @@ fn refuse(message: impl Into<String>) -> Fault {
 }
 
 /// Adds a piece; what is wrong with the whole of it is the URL's fault.
-async fn push(upload: &mut Upload<'_>, bytes: &[u8]) -> Result<(), Fault> {
+async fn push(upload: &mut Upload, bytes: &[u8]) -> Result<(), Fault> {
     upload.push(bytes).await.map_err(|fault| match fault {
         Fault::PayloadTooLarge { limit_bytes } => refuse(format!("holds more than {limit_bytes} bytes")),
         other => other,

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// `Validation`; if the store fails.
-pub(super) async fn read(uri: Uri, networks: &[Network], upload: &mut Upload<'_>) -> Result<(), Fault> {
+pub(super) async fn read(uri: Uri, networks: &[Network], upload: &mut Upload) -> Result<(), Fault> {
     // An address that is written out passes the resolver by.
     let written: Option<IpAddr> = uri.host().and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse().ok());
     if written.is_some_and(|address| !may_connect(address, networks)) {

@@ -2,7 +2,7 @@
 
 use super::gathered::Gathered;
 use super::scan::{Scan, text_of};
-use super::{FileReader, JobOwner, JobRow, Jobs};
+use super::{JobOwner, JobRow, Jobs};
 use crate::store;
 use crate::store::segments::{Claim, Fate, LEASE_MS};
 use crate::wire::Fault;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 /// How often a server with nothing to do looks whether another one has got a job, or fallen silent.
 const POLL: Duration = Duration::from_secs(1);
 /// How long a server waits that the store has failed (a full disk, say) before it goes on where it was.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// What has been computed is written down this often, or when it has grown this large.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 const WRITE_BYTES: usize = 1 << 20;
@@ -85,7 +85,7 @@ pub(super) fn workers(jobs: &Arc<Jobs>, lines: &Arc<dyn Lines>, count: usize) ->
 
 impl Worker {
     /// Works for ever.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(&self) {
         let (jobs, name) = (self.jobs.clone(), self.name.clone());
         let renewing = async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(LEASE_MS.unsigned_abs() / 4));
@@ -129,7 +129,7 @@ impl Worker {
     async fn look_through(&self, job: &JobRow) -> store::Result<()> {
         let (store, options) = (&self.jobs.store, &self.jobs.options);
         let mut scan = Scan::new(options.max_lines, options.max_line_bytes, &job.endpoint);
-        let mut reader = FileReader { store: store.clone(), id: job.input_file_id.clone(), place: (-1, 0) };
+        let mut reader = self.jobs.read(&job.input_file_id);
         while let Some(bytes) = reader.next().await? {
             if !scan.feed(&bytes) {
                 break;
@@ -306,7 +306,8 @@ impl Run<'_> {
     fn start(&mut self, waiting: Waiting, permit: OwnedSemaphorePermit) {
         let (lines, owner, deadline) = (self.worker.lines.clone(), self.owner.clone(), self.deadline);
         let request_id = format!("req_{}_{}", self.claim.job.id.trim_start_matches("batch_"), waiting.number);
-        let line = Line::parse(&waiting.text);
+        // The scan has found it good.
+        let line = Line::parse(&waiting.text).unwrap_or_default();
         let custom_id = line.custom_id.clone();
         // Only batches in OpenAI's forms have one.
         let is_openai = !self.claim.job.endpoint.is_empty();
@@ -314,7 +315,7 @@ impl Run<'_> {
         self.running.spawn(async move {
             let call = LineCall { line, owner, request_id: request_id.clone(), deadline };
             // A panic costs its own line only.
-            let answer = AssertUnwindSafe(lines.answer(call)).catch_unwind().await.unwrap_or_else(|_| {
+            let answer = AssertUnwindSafe(async { lines.answer(call).await }).catch_unwind().await.unwrap_or_else(|_| {
                 let fault = Fault::Internal;
                 let body = if is_openai { fault.openai_body() } else { fault.native_body(&request_id) };
                 Some(LineAnswer { status: fault.http_status(), body, ..LineAnswer::default() })
@@ -328,7 +329,7 @@ impl Run<'_> {
     async fn give_up(&mut self) {
         self.running.shutdown().await;
         let begun = std::mem::take(&mut self.begun).into_iter().map(|(number, (next_byte, custom_id))| (number, next_byte, custom_id));
-        let waiting = self.waiting.drain(..).map(|line| (line.number, line.next_byte, Line::parse(&line.text).custom_id));
+        let waiting = self.waiting.drain(..).map(|line| (line.number, line.next_byte, Line::parse(&line.text).unwrap_or_default().custom_id));
         for (number, next_byte, custom_id) in begun.chain(waiting) {
             self.done.insert(number, Done { number, next_byte, custom_id, answer: None });
         }

@@ -148,8 +148,9 @@ fn only_files_below_an_allowed_folder_are_read() {
     }
     std::os::unix::fs::symlink(outside.join("x.jsonl"), inside.join("link.jsonl")).unwrap();
     let base = format!("file://{}/in%20side/", dir.path().display());
-    let server = server(std::slice::from_ref(&base), &[]);
+    let server = server(&[format!("file://{}/none/", dir.path().display()), base.clone()], &[]);
     assert_eq!(completed(&server, &format!("{base}x.jsonl"))["request_counts"]["completed"], 3);
+    refused(&server, &format!("file://{}/outside/x.jsonl", dir.path().display()), "not allowed");
     for bad in ["link.jsonl", "none", "", "../outside/x.jsonl", "%2e%2e/outside/x.jsonl"] {
         refused(&server, &format!("{base}{bad}"), "names no file that can be read here");
     }

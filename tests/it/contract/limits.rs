@@ -66,6 +66,9 @@ fn tokens_have_their_own_limit() {
     assert_eq!(numbers(&reply)[..2], [10, 4]);
     assert_eq!(embed(&server, "sgk_a", &words(2)).status, 200, "6 + 4 tokens");
     assert_fault(&embed(&server, "sgk_b", &words(9)), 422, "VALIDATION_ERROR", &["input"], "never");
+    let busy = r#"{"model":"fake/plain","input":["!busy","w w w"]}"#;
+    assert_fault(&embed(&server, "sgk_b", busy), 429, "BACKEND_RATE_LIMITED", &[], "counted first, then no room");
+    assert_eq!(embed(&server, "sgk_b", &words(8)).status, 200, "all ten are still there");
 }
 
 #[test]
