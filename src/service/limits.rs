@@ -55,7 +55,7 @@ pub struct Exceeded {
 /// User, tenant and partner of those who have none: a server of one tenant has one of each.
 const DEFAULT: &str = "default";
 /// How long a request waits for the shared store, and how long the store is left alone once it has failed.
-const SHARED_PATIENCE: Duration = Duration::from_secs(2);
+const SHARED_PATIENCE: Duration = Duration::from_secs(15);
 const SHARED_PAUSE_MS: u64 = 5_000;
 /// The levels that keys have; addresses come behind them.
 const LEVELS: u8 = 4;
