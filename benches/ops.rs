@@ -32,7 +32,7 @@ fn parsing(c: &mut Criterion) {
     let body = serde_json::to_vec(&serde_json::json!({"model": "m", "input": texts})).expect("strings");
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("64 texts", |b| b.iter(|| parse(black_box(&body), Limits { max_texts: 2048 }, |_| false)));
+    group.bench_function("64 texts", |b| b.iter(|| parse(black_box(body.as_slice()), Limits { max_texts: 2048 }, |_| false)));
     group.finish();
 }
 
