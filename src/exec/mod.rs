@@ -6,7 +6,7 @@ mod weights;
 
 pub use weights::Place;
 
-use crate::kernels::host::Cpu;
+use crate::kernels::host::{Cpu, Element};
 use crate::network::{DType, LoadError, Network};
 use crate::ragged::Packed;
 use candle_core::{Device, Result};
@@ -28,7 +28,7 @@ impl Executor {
     /// Weights that are not finite, a device that fails or is full.
     pub fn new(network: &Network, place: &Place) -> std::result::Result<Self, LoadError> {
         match (fused(network, place), Cpu::best()) {
-            (Ok(()), Some(cpu)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu)?))),
+            (Ok(()), Some(cpu)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu, Element::F32)?))),
             _ => Ok(Self::Tensor(Box::new(TensorExecutor::new(network, place)?))),
         }
     }

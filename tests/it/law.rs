@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use vecmill::exec::{Place, host::HostExecutor, tensor::TensorExecutor};
-use vecmill::kernels::host::{Cpu, pool::Team};
+use vecmill::kernels::host::{Cpu, Element, pool::Team};
 use vecmill::network::Activation;
 use vecmill::ragged::{Packed, Tokens};
 
@@ -104,7 +104,7 @@ fn both_executors_agree_and_the_fused_one_does_not_depend_on_batch_or_threads() 
         }
         fused.borrow_mut().extend(drawn.words);
         let tensor = TensorExecutor::new(&drawn.network, &Place::reference()).map_err(|error| failed(&error))?;
-        let host = HostExecutor::new(&drawn.network, cpu).map_err(|error| failed(&error))?;
+        let host = HostExecutor::new(&drawn.network, cpu, Element::F32).map_err(|error| failed(&error))?;
         let batch = Packed::new(&texts);
         let want = tensor.run(&batch).and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>()).map_err(|error| failed(&error))?;
         let [got, twin] = teams.each_ref().map(|team| host.run_with(&batch, team));

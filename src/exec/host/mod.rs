@@ -14,13 +14,14 @@ use super::Limits;
 use crate::kernels::host::attention::Scratches;
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pool::Team;
-use crate::kernels::host::{Cpu, team};
+use crate::kernels::host::{Cpu, Element, team};
 use crate::network::{LoadError, Network, PositionBias};
 use crate::ragged::Packed;
 use attention::RopeOp;
 use candle_core::Result;
 use embeddings::EmbeddingsOp;
 use layer::LayerOp;
+use parts::Form;
 use space::Spaces;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,23 +78,24 @@ pub fn supports(network: &Network) -> std::result::Result<(), &'static str> {
 }
 
 impl HostExecutor {
-    /// Packs a network's weights.
+    /// Packs a network's weights, to be multiplied as these elements.
     ///
     /// # Errors
     /// Weights that are not finite. The network must be one that `supports` takes.
-    pub fn new(network: &Network, cpu: Cpu) -> std::result::Result<Self, LoadError> {
+    pub fn new(network: &Network, cpu: Cpu, element: Element) -> std::result::Result<Self, LoadError> {
+        let form = Form { cpu, element };
         let (mut layers, mut held, mut order, mut ropes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for layer in &network.layers {
             let known = held.iter().position(|other| Arc::ptr_eq(other, layer));
             if known.is_none() {
                 held.push(layer.clone());
-                layers.push(LayerOp::new(layer, network.max_tokens, &mut ropes)?);
+                layers.push(LayerOp::new(layer, network.max_tokens, &mut ropes, form)?);
             }
             order.push(known.unwrap_or(layers.len() - 1));
         }
         Ok(Self {
             cpu,
-            embeddings: EmbeddingsOp::new(&network.embeddings)?,
+            embeddings: EmbeddingsOp::new(&network.embeddings, form)?,
             layers,
             order,
             norm: network.norm.as_ref().map(parts::norm).transpose()?,
