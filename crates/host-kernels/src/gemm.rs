@@ -238,11 +238,13 @@ mod tests {
     /// `x W^T + b` of what is left of the numbers in this element, summed in f64.
     fn naive(element: Element, x: &[f32], map: &Map) -> Vec<f64> {
         let round = |row: &[f32]| -> Vec<f64> { row.iter().map(|x| f64::from(f32::from_bits(u32::from(crate::dot::to_bf16(*x)) << 16))).collect() };
+        let spread = crate::spread::Spread::of(map.inner);
         let exact = |row: &[f32]| -> Vec<f64> { row.iter().copied().map(f64::from).collect() };
         let operand: Vec<f64> = match element {
             Element::F32 => exact(x),
             Element::Bf16 => round(x),
             Element::Int8 => {
+                let x = spread.weights(x);
                 let (least, most) = x.iter().fold((f32::MAX, f32::MIN), |(least, most), x| (least.min(*x), most.max(*x)));
                 let step = f64::from(most - least) / 255.;
                 x.iter().map(|x| if step > 0. { (f64::from(x - least) / step).round_ties_even() * step } else { 0. } + f64::from(least)).collect()
@@ -254,11 +256,13 @@ mod tests {
                 Element::F32 => exact(row),
                 Element::Bf16 => round(row),
                 Element::Int8 => {
-                    let step = quant::column_step(row);
+                    let row = spread.weights(row);
+                    let step = quant::column_step(&row);
                     row.iter().map(|weight| f64::from(quant::weight(*weight, step)) * f64::from(step)).collect()
                 }
             };
-            operand.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>() + f64::from(*bias)
+            operand.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>() * if element == Element::Int8 { spread.block() as f64 } else { 1. }
+                + f64::from(*bias)
         });
         sums.collect()
     }
@@ -295,20 +299,42 @@ mod tests {
     #[test]
     fn int8_is_the_same_at_every_level_to_the_bit() {
         for (case, (rows, inner, columns)) in [(1, 1, 1), (9, 7, 33), (17, 130, 49), (6, 1536, 50)].into_iter().enumerate() {
-            let mut x = numbers(case as u64, rows * inner);
-            // The largest sums that there can be: 255 and 127 throughout, where 16 bits would not do.
-            x[..inner].iter_mut().enumerate().for_each(|(k, x)| *x = if k == 0 { 0. } else { 1. });
-            let mut map = Map { weights: numbers(99, columns * inner), bias: numbers(7, columns), inner, columns };
-            map.weights[..inner].fill(-0.5);
+            let x = numbers(case as u64, rows * inner);
+            let map = Map { weights: numbers(99, columns * inner), bias: numbers(7, columns), inner, columns };
             let there = vec![0.; rows * (columns + 2)];
             let all: Vec<Vec<f32>> = cpus()
                 .into_iter()
                 .map(|cpu| run(cpu, Element::Int8, &Team::alone(), Rows::dense(&x, rows, inner), &map, &there, Into::Place(Act::Identity)))
                 .collect();
             assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{rows} x {inner} x {columns}");
-            if inner > 1 {
-                near(&all[0][..1], &[-0.5 * (inner - 1) as f32 + map.bias[0]], 1e-3, "the largest sum");
+        }
+    }
+
+    #[test]
+    fn the_largest_sums_of_int8_are_exact() {
+        // Two products of 255 and -127 are beyond 16 bits; 500 are exact in f32.
+        const INNER: usize = 500;
+        #[inline(always)]
+        unsafe fn run<S: Simd>(y: &mut f32) {
+            // SAFETY: the caller's; the operand is a row of INNER numbers, the panel INNER rows of weights, all rounded up, with factors for each column.
+            unsafe {
+                let (groups, width) = (INNER.div_ceil(S::Int8::GROUP), S::Int8::SHAPE.panel);
+                let mut words = vec![0u32; groups + LANES_MOST];
+                (0..INNER).for_each(|k| S::Int8::store(words.as_mut_ptr().cast::<u8>().add(k * 4 / S::Int8::GROUP), S::splat(255.)));
+                let weights = vec![-127i8 as u8; groups * S::Int8::GROUP * width];
+                let (zeros, ones, factor) = (vec![0f32; width], vec![1f32; width], Factor { step: 1., least: 0. });
+                let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), sum: zeros.as_ptr() };
+                let x = Lines { words: words.as_ptr(), stride: groups, count: 1, factors: &raw const factor };
+                let panel = Panel { weights: weights.as_ptr(), columns, groups, width: 1 };
+                panel_at::<S::Int8>(x, panel, Target { data: y, stride: 1, how: Into::Place(Act::Identity) });
             }
+        }
+        for cpu in cpus() {
+            let mut sum = 0f32;
+            let y = &mut sum;
+            // SAFETY: `y` is good for the one column.
+            at_level!(cpu, run(y: &mut f32));
+            assert_eq!(sum, -255. * 127. * INNER as f32, "{:?}", cpu.level());
         }
     }
 

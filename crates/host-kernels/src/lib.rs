@@ -18,6 +18,7 @@ pub mod pool;
 mod quant;
 pub mod rope;
 mod simd;
+mod spread;
 
 pub use dot::Element;
 

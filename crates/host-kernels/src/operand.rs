@@ -1,10 +1,10 @@
 //! The left side of a product: rows of f32 as they are, or turned into what packed weights are multiplied with.
 
-use super::dot::{Dot, Element, Factor, shape};
+use super::dot::{Dot, Element, Factor};
 use super::pack::Packed;
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
-use super::{Cpu, at_level, quant};
+use super::{at_level, quant};
 
 /// Rows that one thread turns at a time.
 const PART: usize = 64;
@@ -74,9 +74,9 @@ impl Turned {
     /// # Panics
     /// If rows are shorter than the weights' inner dimension.
     pub fn operand<'a>(&'a mut self, team: &Team, x: Rows<'a>, weights: &Packed) -> Operand<'a> {
-        let (inner, element, cpu) = (weights.inner(), weights.element(), weights.cpu());
+        let (inner, element) = (weights.inner(), weights.element());
         assert!(x.reach(inner), "rows shorter than {inner}");
-        let group = shape(cpu.level(), element).group;
+        let group = weights.group();
         if element == Element::F32 {
             return Operand { words: x.data.as_ptr().cast(), stride: x.stride, count: x.count, inner, factors: &[], element, group };
         }
@@ -86,9 +86,11 @@ impl Turned {
         self.factors.resize(grow(self.factors.len(), x.count), Factor::default());
         let to = Target { words: self.words.as_mut_ptr(), factors: self.factors.as_mut_ptr(), stride };
         team.each(x.count.div_ceil(PART), &|part| {
+            let mut room = vec![0f32; if element == Element::Int8 { inner.next_multiple_of(LANES_MOST) } else { 0 }];
+            let room = room.as_mut_ptr();
             for row in part * PART..((part + 1) * PART).min(x.count) {
                 // SAFETY: the row of `x` is `inner` long, as asserted; row and factor of the target are this part's alone.
-                unsafe { turn(cpu, element, x.data[row * x.stride..].as_ptr(), inner, to, row) }
+                unsafe { turn(weights, x.data[row * x.stride..].as_ptr(), room, to, row) }
             }
         });
         Operand { words: self.words.as_ptr(), stride, count: x.count, inner, factors: &self.factors[..x.count], element, group }
@@ -108,27 +110,32 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 /// # Safety
-/// `x` is good for `inner` numbers, the target has the row, and nobody else writes it.
-unsafe fn turn(cpu: Cpu, element: Element, x: *const f32, inner: usize, to: Target, row: usize) {
+/// `x` is good for `[K]`, `room` for that rounded up to whole vectors, the target has the row, and nobody else writes it.
+unsafe fn turn(weights: &Packed, x: *const f32, room: *mut f32, to: Target, row: usize) {
+    let cpu = weights.cpu();
     // SAFETY: the caller's: the row is there.
     let (words, factor) = unsafe {
         // What fills the last word up is multiplied with zeros, but must be a number.
         *to.words.add((row + 1) * to.stride - 1) = 0;
         (to.words.add(row * to.stride), to.factors.add(row))
     };
-    at_level!(cpu, turn_at(element: Element, x: *const f32, inner: usize, words: *mut u32, factor: *mut Factor));
+    at_level!(cpu, turn_at(weights: &Packed, x: *const f32, room: *mut f32, words: *mut u32, factor: *mut Factor));
 }
 
 /// # Safety
 /// As `turn`, and the processor has the level.
 #[inline(always)]
-unsafe fn turn_at<S: Simd>(element: Element, x: *const f32, inner: usize, words: *mut u32, factor: *mut Factor) {
+unsafe fn turn_at<S: Simd>(weights: &Packed, x: *const f32, room: *mut f32, words: *mut u32, factor: *mut Factor) {
+    let inner = weights.inner();
     // SAFETY: the caller's.
     unsafe {
-        match element {
+        match weights.element() {
             Element::F32 => convert::<S::F32>(x, inner, words.cast()),
             Element::Bf16 => convert::<S::Bf16>(x, inner, words.cast()),
-            Element::Int8 => *factor = quant::row::<S::Int8>(x, inner, words.cast()),
+            Element::Int8 => {
+                weights.spread().apply::<S>(x, room);
+                *factor = quant::row::<S::Int8>(room, inner, words.cast());
+            }
         }
     }
 }

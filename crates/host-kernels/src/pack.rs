@@ -1,6 +1,7 @@
 //! A linear map's weights as the product wants them: panels of columns, the inner dimension running fastest over panels' rows.
 
 use super::dot::{Columns, Element, Shape, shape, to_bf16};
+use super::spread::Spread;
 use super::{Cpu, quant};
 
 /// A map of more inner numbers than this is packed in f32 where int8 is asked for: its sums could exceed 32 bits.
@@ -19,6 +20,8 @@ pub struct Packed {
     /// Int8 only, as long as the bias: what 1 stands for, and the sum of the column's whole numbers.
     step: Vec<f32>,
     sum: Vec<f32>,
+    /// Int8 only: how rows of both sides are spread.
+    spread: Spread,
     columns: usize,
     inner: usize,
 }
@@ -52,8 +55,8 @@ impl Packed {
         let shape = shape(cpu.level(), element);
         let whole = columns.next_multiple_of(shape.panel);
         let panels = Lines::zeros(whole * inner.next_multiple_of(shape.group) * element.bytes());
-        let quantised = if element == Element::Int8 { whole } else { 0 };
-        Self { cpu, element, shape, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], columns, inner }
+        let (quantised, spread) = if element == Element::Int8 { (whole, Spread::of(inner)) } else { (0, Spread::default()) };
+        Self { cpu, element, shape, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
     }
 
     /// Puts the weights of one column at their places.
@@ -72,7 +75,8 @@ impl Packed {
                 row.iter().enumerate().for_each(|(k, weight)| numbers[place(k)] = to_bf16(*weight).to_ne_bytes());
             }
             Element::Int8 => {
-                let step = quant::column_step(row);
+                let row = self.spread.weights(row);
+                let step = quant::column_step(&row);
                 let mut sum = 0;
                 for (k, weight) in row.iter().enumerate() {
                     let whole = quant::weight(*weight, step);
@@ -101,7 +105,7 @@ impl Packed {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.panels.0.len() * size_of::<Line>() + (self.bias.len() + self.step.len() + self.sum.len()) * size_of::<f32>()
+        self.panels.0.len() * size_of::<Line>() + (self.bias.len() + self.step.len() + self.sum.len()) * size_of::<f32>() + self.spread.bytes()
     }
 
     /// The processor it is packed for.
@@ -112,6 +116,11 @@ impl Packed {
     /// `K / GROUP`, rounded up.
     pub(super) fn groups(&self) -> usize {
         self.inner.div_ceil(self.shape.group)
+    }
+
+    /// How an operand's rows are spread, for int8.
+    pub(super) fn spread(&self) -> &Spread {
+        &self.spread
     }
 
     /// Numbers of an operand in four bytes.

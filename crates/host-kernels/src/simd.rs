@@ -36,6 +36,8 @@ pub(super) unsafe trait Simd: Sized {
     unsafe fn exp2(n: Self::V) -> Self::V;
     /// `negative` where `by` has its sign bit set, else `other`.
     unsafe fn select_sign(by: Self::V, negative: Self::V, other: Self::V) -> Self::V;
+    /// Of each two lanes that are `distance` apart, in blocks of twice that, their sum in the first and their difference in the second.
+    unsafe fn butterfly(x: Self::V, distance: usize) -> Self::V;
     unsafe fn sum(x: Self::V) -> f32;
     unsafe fn largest(x: Self::V) -> f32;
 }
@@ -91,6 +93,9 @@ unsafe impl Simd for Scalar {
     }
     unsafe fn select_sign(by: f32, negative: f32, other: f32) -> f32 {
         if by.is_sign_negative() { negative } else { other }
+    }
+    unsafe fn butterfly(x: f32, _: usize) -> f32 {
+        x
     }
     unsafe fn sum(x: f32) -> f32 {
         x
@@ -172,6 +177,17 @@ mod avx2 {
         #[inline(always)]
         unsafe fn select_sign(by: __m256, negative: __m256, other: __m256) -> __m256 {
             unsafe { _mm256_blendv_ps(other, negative, by) }
+        }
+        #[inline(always)]
+        unsafe fn butterfly(x: __m256, distance: usize) -> __m256 {
+            unsafe {
+                let (other, signs) = match distance {
+                    1 => (_mm256_permute_ps::<0b10_11_00_01>(x), _mm256_setr_ps(0., -0., 0., -0., 0., -0., 0., -0.)),
+                    2 => (_mm256_permute_ps::<0b01_00_11_10>(x), _mm256_setr_ps(0., 0., -0., -0., 0., 0., -0., -0.)),
+                    _ => (_mm256_permute2f128_ps::<1>(x, x), _mm256_setr_ps(0., 0., 0., 0., -0., -0., -0., -0.)),
+                };
+                _mm256_add_ps(other, _mm256_xor_ps(x, signs))
+            }
         }
         #[inline(always)]
         unsafe fn sum(x: __m256) -> f32 {
