@@ -71,16 +71,46 @@ impl Spread {
             }
             let mut distance = S::LANES;
             while distance < self.block {
-                for start in (0..inner).step_by(2 * distance) {
-                    for at in (start..start + distance).step_by(S::LANES) {
-                        let (a, b) = (S::load(y.add(at)), S::load(y.add(at + distance)));
-                        S::store(y.add(at), S::add(a, b));
-                        S::store(y.add(at + distance), S::sub(a, b));
-                    }
+                // Two steps at once read and write half as often.
+                let both = 4 * distance <= self.block;
+                let span = if both { 4 * distance } else { 2 * distance };
+                for at in (0..inner).step_by(span).flat_map(|start| (start..start + distance).step_by(S::LANES)) {
+                    if both { four::<S>(y.add(at), distance) } else { two::<S>(y.add(at), distance) }
                 }
-                distance *= 2;
+                distance = span;
             }
         }
+    }
+}
+
+/// Sum and difference of two vectors.
+///
+/// # Safety
+/// As `Simd`, for vectors at 0 and `distance`.
+#[inline(always)]
+unsafe fn two<S: Simd>(y: *mut f32, distance: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b) = (S::load(y), S::load(y.add(distance)));
+        S::store(y, S::add(a, b));
+        S::store(y.add(distance), S::sub(a, b));
+    }
+}
+
+/// The same at `distance` and then at twice that.
+///
+/// # Safety
+/// As `Simd`, for vectors at 0 to 3 times `distance`.
+#[inline(always)]
+unsafe fn four<S: Simd>(y: *mut f32, distance: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|index| S::load(y.add(index * distance)));
+        let (sum, difference, sum_after, difference_after) = (S::add(a, b), S::sub(a, b), S::add(c, d), S::sub(c, d));
+        S::store(y, S::add(sum, sum_after));
+        S::store(y.add(distance), S::add(difference, difference_after));
+        S::store(y.add(2 * distance), S::sub(sum, sum_after));
+        S::store(y.add(3 * distance), S::sub(difference, difference_after));
     }
 }
 
