@@ -1,7 +1,10 @@
-//! The fused executor: a `Network` in f32 on the processor, on packed weights, whole layers at a time.
+//! The fused executor: a `Network` on the processor, on packed weights, whole layers at a time, in f32 or with its large products in int8.
 //!
 //! A batch is cut into groups of texts. One thread takes a group through all layers, so that its activations stay in that thread's cache and nobody
 //! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.
+//!
+//! In int8 each row is quantised before a product by its own least and largest number, so that a text's vector does not depend on its batch; between
+//! products everything is f32: the residual stream, norms, attention, activations. A router of experts and the projection of embeddings stay f32.
 
 mod attention;
 mod embeddings;
