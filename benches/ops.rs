@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use vecmill::engine::load::{Loaded, Options, load_dir};
+use vecmill::engine::load::{DType, Device, Loaded, Options, load_dir};
 use vecmill::engine::queue::{Budget, Queue, Submission};
 use vecmill::ragged::Packed;
 use vecmill::service::tokenizer::TextEncoder;
@@ -16,10 +16,11 @@ use vecmill::wire::response::{Vectors, native_embed};
 
 const SENTENCE: &str = "The river that rises in these hills flows past three old mills before it reaches the sea. ";
 
-fn model() -> Loaded {
+fn model(dtype: Option<DType>) -> Loaded {
     let home = std::env::var_os("HOME").map(PathBuf::from).expect("HOME is set");
     let cache = std::env::var_os("VECMILL_CACHE_DIR").map_or_else(|| home.join(".cache/vecmill"), PathBuf::from);
-    load_dir(&cache.join("models/all-MiniLM-L6-v2"), &Options::default()).expect("the README's first command has cached the model")
+    load_dir(&cache.join("models/all-MiniLM-L6-v2"), &Options { dtype, device: Some(Device::Cpu), ..Options::default() })
+        .expect("the README's first command has cached the model")
 }
 
 /// A text of about 124 tokens.
@@ -37,7 +38,7 @@ fn parsing(c: &mut Criterion) {
 }
 
 fn tokenizing(c: &mut Criterion) {
-    let loaded = model();
+    let loaded = model(None);
     let encoder = TextEncoder::load(&loaded.info).expect("the model's own tokenizer");
     let text = text(0);
     let tokens = encoder.encode(&text, "", Truncate::None, loaded.info.max_tokens).expect("a short text").len();
@@ -67,15 +68,17 @@ fn batching(c: &mut Criterion) {
 }
 
 fn forward(c: &mut Criterion) {
-    let loaded = model();
-    let encoder = TextEncoder::load(&loaded.info).expect("the model's own tokenizer");
+    let dtypes = [DType::F32, DType::Int8].map(|dtype| (dtype, model(Some(dtype))));
+    let encoder = TextEncoder::load(&dtypes[0].1.info).expect("the model's own tokenizer");
     let mut group = c.benchmark_group("forward");
     group.sample_size(10);
     for texts in [1, 8, 32] {
         let tokens: Vec<_> = (0..texts).map(|number| encoder.encode(&text(number), "", Truncate::End, 256).expect("cut to length")).collect();
         let batch = Packed::new(&tokens);
         group.throughput(Throughput::Elements(batch.tokens() as u64));
-        group.bench_function(format!("{texts} x 124 tokens"), |b| b.iter(|| loaded.pipeline.encode(black_box(&batch))));
+        for (dtype, loaded) in &dtypes {
+            group.bench_function(format!("{texts} x 124 tokens in {dtype}"), |b| b.iter(|| loaded.pipeline.encode(black_box(&batch))));
+        }
     }
     group.finish();
 }

@@ -51,15 +51,15 @@ pub fn parse_device(text: &str) -> Result<Option<Device>, String> {
 /// Reads `--dtype`: `auto` is `None`.
 ///
 /// # Errors
-/// Anything that is not a dtype, and `int8`.
+/// Anything that is not a dtype.
 pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
     match text {
         "auto" => Ok(None),
         "f32" => Ok(Some(DType::F32)),
         "bf16" => Ok(Some(DType::Bf16)),
         "f16" => Ok(Some(DType::F16)),
-        "int8" => Err("`int8` is not computed yet: choose f32, bf16 or f16".to_owned()),
-        _ => Err(format!("`{text}` is not a dtype: say auto, f32, bf16 or f16")),
+        "int8" => Ok(Some(DType::Int8)),
+        _ => Err(format!("`{text}` is not a dtype: say auto, f32, bf16, f16 or int8")),
     }
 }
 

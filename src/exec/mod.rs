@@ -7,7 +7,7 @@ mod weights;
 
 pub use weights::Place;
 
-use crate::kernels::host::Cpu;
+use crate::kernels::host::{Cpu, Element};
 use crate::network::{DType, LoadError, Network};
 use crate::ragged::Packed;
 use candle_core::{Device, Result};
@@ -26,10 +26,15 @@ impl Executor {
     /// Prepares a network where it will run: fused where the processor, the dtype and the network allow it, else on tensors.
     ///
     /// # Errors
-    /// Weights that are not finite, a device that fails or is full.
+    /// Weights that are not finite, a device that fails or is full; int8 where the fused executor does not run.
     pub fn new(network: &Network, place: &Place) -> std::result::Result<Self, LoadError> {
+        let element = if place.dtype == DType::Int8 { Element::Int8 } else { Element::F32 };
         match (fused(network, place), Cpu::best()) {
-            (Ok(()), Some(cpu)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu)?))),
+            (Ok(()), Some(cpu)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu, element)?))),
+            (Err(reason), _) if place.dtype == DType::Int8 => Err(LoadError::option(
+                "--dtype",
+                format!("int8 is computed by the fused executor only, which does not run this model here: {reason}"),
+            )),
             _ => Ok(Self::Tensor(Box::new(TensorExecutor::new(network, place)?))),
         }
     }
@@ -70,8 +75,8 @@ pub fn fused(network: &Network, place: &Place) -> std::result::Result<(), &'stat
     if !place.device.is_cpu() {
         return Err("it computes on a GPU");
     }
-    if place.dtype != DType::F32 {
-        return Err("the fused executor computes in f32 only");
+    if !matches!(place.dtype, DType::F32 | DType::Int8) {
+        return Err("the fused executor computes in f32 and int8 only");
     }
     if Cpu::best().is_none() {
         return Err("the processor lacks AVX2 and FMA");

@@ -17,10 +17,10 @@ impl Place {
         Self { device: Device::Cpu, dtype: network::DType::F32 }
     }
 
-    /// The dtype as candle names it.
+    /// The dtype as candle names it; tensors beside an int8 network are f32.
     pub fn candle_dtype(&self) -> DType {
         match self.dtype {
-            network::DType::F32 => DType::F32,
+            network::DType::F32 | network::DType::Int8 => DType::F32,
             network::DType::Bf16 => DType::BF16,
             network::DType::F16 => DType::F16,
         }
@@ -42,7 +42,7 @@ impl Place {
         let mut numbers = numbers(weight)?;
         numbers.iter_mut().for_each(|number| *number = change(*number));
         let limit = match self.dtype {
-            network::DType::F32 => f32::MAX,
+            network::DType::F32 | network::DType::Int8 => f32::MAX,
             network::DType::Bf16 => bf16::MAX.to_f32(),
             network::DType::F16 => f16::MAX.to_f32(),
         };

@@ -3,7 +3,7 @@
 use super::threads;
 use std::sync::OnceLock;
 use vecmill_host_kernels::pool::Team;
-pub use vecmill_host_kernels::{Act, Cpu, Level, attention, gemm, norm, pack, pool, rope};
+pub use vecmill_host_kernels::{Act, Cpu, Element, Level, attention, gemm, norm, operand, pack, pool, rope};
 
 /// The process's own team, of as many threads as `threads::limit` said (or as the process may use), started when it is first asked for.
 pub fn team() -> &'static Team {

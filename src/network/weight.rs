@@ -15,6 +15,8 @@ pub enum DType {
     F32,
     Bf16,
     F16,
+    /// Products of whole numbers where the weights allow it, everything else in f32; on a processor only.
+    Int8,
 }
 
 impl DType {
@@ -23,6 +25,7 @@ impl DType {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
+            Self::Int8 => 1,
         }
     }
 }
@@ -80,6 +83,7 @@ impl fmt::Display for DType {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         })
     }
 }

@@ -47,9 +47,10 @@ impl Space {
     }
 }
 
-/// Number types whose vectors are held to each other by the goldens share a space.
+/// Number types whose vectors are held to each other by the goldens share a space; int8 is held to much less and has its own.
 fn class(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 | DType::Bf16 | DType::F16 => "float",
+        DType::Int8 => "int8",
     }
 }

@@ -91,11 +91,14 @@ fn the_executor_is_the_one_that_runs_and_the_other_one_has_a_reason() {
     let said = |name: &str, from: &str| (name.to_owned(), from.to_owned());
     let bert = Certified::new("old-mean");
     let fused = match Cpu::best() {
-        Some(_) => said("host", "fused f32 kernels (AVX2)"),
+        Some(_) => {
+            assert_eq!(executor(&bert, "int8"), said("host", "fused int8 kernels (AVX2)"));
+            said("host", "fused f32 kernels (AVX2)")
+        }
         None => said("tensor", "not the fused one: the processor lacks AVX2 and FMA"),
     };
     assert_eq!(executor(&bert, "f32"), fused);
-    assert_eq!(executor(&bert, "f16"), said("tensor", "not the fused one: the fused executor computes in f32 only"));
+    assert_eq!(executor(&bert, "f16"), said("tensor", "not the fused one: the fused executor computes in f32 and int8 only"));
     let (name, from) = executor(&Certified::of("jina_embeddings_v3", "hub-two-tasks"), "f32");
     assert!(name == "tensor" && (from.contains("task adapters") || Cpu::best().is_none()), "{name}: {from}");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vecmill::cli::prepare::prepare;
 use vecmill::engine::load::{DType, Options};
 use vecmill::hub::{ModelFiles, goldens_at};
+use vecmill::kernels::host::Cpu;
 use vecmill::service::golden::{Fidelity, GoldenSet};
 
 /// A small checkpoint of its own, its reference vectors put beside it as goldens.
@@ -139,13 +140,22 @@ fn goldens_that_cannot_be_read_are_no_goldens_that_hold() {
 fn every_dtype_has_its_own_threshold() {
     let model = Certified::new("old-mean");
     let goldens = GoldenSet::parse(&goldens_at(&model.golden()).unwrap()).unwrap();
-    for (dtype, threshold) in [(DType::F32, 0.999_99), (DType::Bf16, 0.999_9), (DType::F16, 0.999_9)] {
+    let int8 = Cpu::best().map(|_| (DType::Int8, 0.997));
+    for (dtype, threshold) in [(DType::F32, 0.999_99), (DType::Bf16, 0.999_9), (DType::F16, 0.999_9)].into_iter().chain(int8) {
         let options = Options { dtype: Some(dtype), min_cosine: Some(0.0), ..exact() };
         let served = fidelity(&model, &options).unwrap();
         assert_eq!((served.dtype.as_str(), served.threshold), (dtype.to_string().as_str(), 0.0));
         let prepared = vecmill::cli::prepare::Prepared::load(&model.files(), &Options { min_cosine: None, ..options }).unwrap();
         assert_eq!(goldens.check(&goldens.all(), prepared.subject()).unwrap().threshold, threshold);
     }
+}
+
+#[test]
+fn int8_is_refused_where_the_fused_executor_does_not_run() {
+    let model = Certified::of("jina_embeddings_v3", "hub-two-tasks");
+    let error = fidelity(&model, &Options { dtype: Some(DType::Int8), ..exact() }).unwrap_err();
+    assert!(error.contains("--dtype: int8 is computed by the fused executor only"), "{error}");
+    assert!(error.contains("task adapters") || Cpu::best().is_none(), "{error}");
 }
 
 #[test]

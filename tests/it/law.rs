@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use vecmill::exec::{Place, host::HostExecutor, tensor::TensorExecutor};
-use vecmill::kernels::host::{Cpu, pool::Team};
+use vecmill::kernels::host::{Cpu, Element, pool::Team};
 use vecmill::network::Activation;
 use vecmill::ragged::{Packed, Tokens};
 
@@ -18,6 +18,10 @@ const MAX_ABS: f32 = 1e-5;
 
 /// The same for random networks, whose norms and softmaxes amplify rounding as no trained network's do.
 const RANDOM_MAX_ABS: f32 = 1e-4;
+
+/// Cosines that int8 keeps to f32 for 99 of 100 rows of random networks' hidden states, and for half of them. No bound holds for all: an expert's
+/// router decides otherwise where two experts are all but equal, and these networks amplify what comes of it.
+const INT8_COSINE: (f64, f64) = (0.999, 0.999_9);
 
 /// Smallest cosine allowed.
 const MIN_COSINE: f64 = 0.999999;
@@ -94,8 +98,34 @@ fn a_batch_equals_its_texts_alone_for_every_checkpoint() {
 
 #[test]
 fn both_executors_agree_and_the_fused_one_does_not_depend_on_batch_or_threads() {
+    let worst = RefCell::new(0f32);
+    each_fused(Element::F32, &|got, want| compare(got, want, RANDOM_MAX_ABS, &worst));
+    println!("random networks: the executors differ by at most {:.3e}", *worst.borrow());
+}
+
+#[test]
+fn int8_stays_near_f32_and_does_not_depend_on_batch_or_threads() {
+    let all = RefCell::new(Vec::new());
+    each_fused(Element::Int8, &|got, want| {
+        prop_assert!(got.iter().all(|x| x.is_finite()));
+        all.borrow_mut().push(cosine(got, want));
+        Ok(())
+    });
+    let mut all = all.into_inner();
+    all.sort_by(f64::total_cmp);
+    let Some(least) = all.first() else { return };
+    let at = |share: f64| all[(all.len() as f64 * share) as usize];
+    println!("random networks in int8: cosine of {} rows: least {least}, one in a hundred {}, median {}", all.len(), at(0.01), at(0.5));
+    assert!(at(0.01) >= INT8_COSINE.0 && at(0.5) >= INT8_COSINE.1);
+}
+
+/// Says whether two rows are near enough.
+type Near<'a> = dyn Fn(&[f32], &[f32]) -> Result<(), TestCaseError> + 'a;
+
+/// Runs random networks on both executors; `near` is given each row of the fused one and of the other.
+fn each_fused(element: Element, near: &Near) {
     let Some(cpu) = Cpu::best() else { return tensor_executor_only() };
-    let (worst, fused, teams) = (RefCell::new(0f32), RefCell::new(HashSet::new()), [Team::alone(), Team::of(3)]);
+    let (fused, teams) = (RefCell::new(HashSet::new()), [Team::alone(), Team::of(3)]);
     let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
     let outcome = runner(200).run(&(drawn::seeds(), texts(VOCABULARY, MAX_TOKENS, 0)), |(seed, texts)| {
         let drawn = drawn::draw(seed).map_err(|error| failed(&error))?;
@@ -104,14 +134,14 @@ fn both_executors_agree_and_the_fused_one_does_not_depend_on_batch_or_threads() 
         }
         fused.borrow_mut().extend(drawn.words);
         let tensor = TensorExecutor::new(&drawn.network, &Place::reference()).map_err(|error| failed(&error))?;
-        let host = HostExecutor::new(&drawn.network, cpu).map_err(|error| failed(&error))?;
+        let host = HostExecutor::new(&drawn.network, cpu, element).map_err(|error| failed(&error))?;
         let batch = Packed::new(&texts);
         let want = tensor.run(&batch).and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>()).map_err(|error| failed(&error))?;
         let [got, twin] = teams.each_ref().map(|team| host.run_with(&batch, team));
         let (got, twin) = (got.map_err(|error| failed(&error))?, twin.map_err(|error| failed(&error))?);
         prop_assert!(got == twin, "the number of threads changes the numbers");
         for (got, want) in got.chunks(drawn.network.width).zip(want.chunks(drawn.network.width)) {
-            compare(got, want, RANDOM_MAX_ABS, &worst)?;
+            near(got, want)?;
         }
         let mut rows = got.as_slice();
         for text in &texts {
@@ -126,7 +156,6 @@ fn both_executors_agree_and_the_fused_one_does_not_depend_on_batch_or_threads() 
     let beyond = ["adapters", "adapted token type", "convolution", "disentangled c2p", "disentangled p2c", "disentangled log"];
     let missing: Vec<_> = WORDS.iter().filter(|word| !beyond.contains(word) && !fused.borrow().contains(*word)).collect();
     assert!(missing.is_empty(), "never drawn for the fused executor: {missing:?}");
-    println!("random networks: the executors differ by at most {:.3e}", *worst.borrow());
 }
 
 /// Where the machine lacks what the fused executor needs, the network goes to the tensor executor.

@@ -4,6 +4,7 @@ use crate::golden::Certified;
 use crate::server::{Server, command};
 use serde_json::{Value, json};
 use std::path::Path;
+use vecmill::kernels::host::Cpu;
 
 /// The space that a server with this configuration lists for the model, after asking it for vectors that must lie there.
 fn space(model: &Certified, table: &str, more: &[&str]) -> String {
@@ -33,6 +34,9 @@ fn what_moves_the_vectors_moves_the_space_and_nothing_else_does() {
     assert_eq!(space(&model, "", &[]), first, "a restart");
     assert_eq!(space(&model, "truncate = \"end\"\nmatryoshka = [8]", &["--dtype", "f16", "--threads", "1"]), first, "what does not");
     assert_ne!(space(&model, "default_prompt = \"query\"", &[]), first, "another prompt");
+    if Cpu::best().is_some() {
+        assert_ne!(space(&model, "", &["--dtype", "int8"]), first, "quantised");
+    }
 
     let weights = model.root().join("model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();

@@ -1,9 +1,9 @@
 //! Attention over packed texts: each (text, key head) by itself, its scores for a few queries at a time in the first-level cache.
 
-use super::gemm::{Into, Panel, TILE, Target, panel_at};
-use super::pack::PANEL;
+use super::dot::{Columns, Dot, TILE_MOST, VECTORS_MOST};
+use super::gemm::{Into, Lines, Panel, Target, panel_at};
 use super::pool::Team;
-use super::simd::Simd;
+use super::simd::{LANES_MOST, Simd};
 use super::{Act, Cpu, at_level, math};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -40,9 +40,9 @@ pub struct Scratches(Mutex<Vec<Scratch>>);
 /// One thread's working memory.
 #[derive(Default)]
 struct Scratch {
-    /// `[L / 16][D][16]`.
+    /// `[L / PANEL][D][PANEL]`.
     keys: Vec<f32>,
-    /// `[D / 16][L][16]`.
+    /// `[D / PANEL][L][PANEL]`.
     values: Vec<f32>,
     /// `[TILE, L rounded up]`.
     scores: Vec<f32>,
@@ -91,7 +91,6 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
             return;
         }
         let mut scratch = scratches.borrow();
-        scratch.fit(text.len(), spec.dim);
         let row = text.start * qkv.stride;
         let one = Text {
             queries: qkv.data[row + kv_head * group * spec.dim..].as_ptr(),
@@ -106,23 +105,23 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
             width,
         };
         let scratch_mut = &mut scratch;
-        // SAFETY: the asserts say that all rows of the text are there, `fit` that the scratch is large enough, and no other part has this text's heads.
+        // SAFETY: the asserts say that all rows of the text are there, and no other part has this text's heads.
         at_level!(cpu, text_at(one: Text, spec: &Spec, scratch_mut: &mut Scratch));
         scratches.give_back(scratch);
     });
 }
 
 impl Scratch {
-    fn fit(&mut self, len: usize, dim: usize) {
-        let padded = len.next_multiple_of(PANEL);
+    fn fit(&mut self, len: usize, dim: usize, panel: usize) {
+        let padded = len.next_multiple_of(panel);
         let grow = |buffer: &mut Vec<f32>, size: usize| {
             if buffer.len() < size {
                 buffer.resize(size, 0.);
             }
         };
         grow(&mut self.keys, padded * dim);
-        grow(&mut self.values, dim.next_multiple_of(PANEL) * len);
-        grow(&mut self.scores, TILE * padded);
+        grow(&mut self.values, dim.next_multiple_of(panel) * len);
+        grow(&mut self.scores, TILE_MOST * padded);
     }
 }
 
@@ -143,49 +142,51 @@ struct Text {
 }
 
 /// # Safety
-/// The text's rows and the scratch are as `attend` makes them, and the processor has the level.
+/// The text's rows are as `attend` checked them, and the processor has the level.
 #[inline(always)]
 unsafe fn text_at<S: Simd>(text: Text, spec: &Spec, scratch: &mut Scratch) {
     // SAFETY: the caller's.
     unsafe {
-        pack_keys(text, spec.dim, &mut scratch.keys);
-        pack_values(text, spec.dim, &mut scratch.values);
+        let panel = S::Narrow::SHAPE.panel;
+        scratch.fit(text.len, spec.dim, panel);
+        pack_keys(text, spec.dim, panel, &mut scratch.keys);
+        pack_values(text, spec.dim, panel, &mut scratch.values);
         for head in 0..text.group {
             let bias = spec.bias.map(|bias| &bias[(text.first_head + head) * text.distances..][..text.distances]);
-            for start in (0..text.len).step_by(TILE) {
-                let rows = start..(start + TILE).min(text.len);
+            for start in (0..text.len).step_by(S::Narrow::TILE) {
+                let rows = start..(start + S::Narrow::TILE).min(text.len);
                 queries_at::<S>(text, spec, head, rows, bias, scratch);
             }
         }
     }
 }
 
-/// Keys turned into panels of 16, the last filled up with zeros.
+/// Keys turned into panels, the last filled up with zeros.
 ///
 /// # Safety
 /// As `text_at`.
-unsafe fn pack_keys(text: Text, dim: usize, panels: &mut [f32]) {
-    for (panel, block) in panels.chunks_exact_mut(dim * PANEL).take(text.len.div_ceil(PANEL)).enumerate() {
-        for lane in 0..PANEL {
-            let key = panel * PANEL + lane;
+unsafe fn pack_keys(text: Text, dim: usize, panel: usize, panels: &mut [f32]) {
+    for (index, block) in panels.chunks_exact_mut(dim * panel).take(text.len.div_ceil(panel)).enumerate() {
+        for lane in 0..panel {
+            let key = index * panel + lane;
             for d in 0..dim {
                 // SAFETY: the row is there.
-                block[d * PANEL + lane] = if key < text.len { unsafe { *text.keys.add(key * text.stride + d) } } else { 0. };
+                block[d * panel + lane] = if key < text.len { unsafe { *text.keys.add(key * text.stride + d) } } else { 0. };
             }
         }
     }
 }
 
-/// Values as panels of 16 dimensions, the last filled up with zeros.
+/// Values as panels of dimensions, the last filled up with zeros.
 ///
 /// # Safety
 /// As `text_at`.
-unsafe fn pack_values(text: Text, dim: usize, panels: &mut [f32]) {
-    for (panel, block) in panels.chunks_exact_mut(text.len * PANEL).take(dim.div_ceil(PANEL)).enumerate() {
-        let width = (dim - panel * PANEL).min(PANEL);
-        for (key, row) in block.chunks_exact_mut(PANEL).enumerate() {
+unsafe fn pack_values(text: Text, dim: usize, panel: usize, panels: &mut [f32]) {
+    for (index, block) in panels.chunks_exact_mut(text.len * panel).take(dim.div_ceil(panel)).enumerate() {
+        let width = (dim - index * panel).min(panel);
+        for (key, row) in block.chunks_exact_mut(panel).enumerate() {
             // SAFETY: the row is there.
-            unsafe { std::ptr::copy_nonoverlapping(text.values.add(key * text.stride + panel * PANEL), row.as_mut_ptr(), width) };
+            unsafe { std::ptr::copy_nonoverlapping(text.values.add(key * text.stride + index * panel), row.as_mut_ptr(), width) };
             row[width..].fill(0.);
         }
     }
@@ -197,19 +198,22 @@ unsafe fn pack_values(text: Text, dim: usize, panels: &mut [f32]) {
 /// As `text_at`.
 #[inline(always)]
 unsafe fn queries_at<S: Simd>(text: Text, spec: &Spec, head: usize, rows: Range<usize>, bias: Option<&[f32]>, scratch: &mut Scratch) {
-    static ZEROS: [f32; PANEL] = [0.; PANEL];
-    let (dim, padded, count) = (spec.dim, text.len.next_multiple_of(PANEL), rows.len());
+    static ZEROS: [f32; VECTORS_MOST * LANES_MOST] = [0.; VECTORS_MOST * LANES_MOST];
+    let (dim, count, width) = (spec.dim, rows.len(), S::Narrow::SHAPE.panel);
+    let padded = text.len.next_multiple_of(width);
     let seen = spec.seen(rows.start, text.len).start..spec.seen(rows.end - 1, text.len).end;
     let place = Into::Place(Act::Identity);
+    let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), sum: std::ptr::null() };
     // SAFETY: the caller's: panels and scores are as `fit` made them, rows and output as `attend` checked.
     unsafe {
         let queries = text.queries.add(rows.start * text.stride + head * dim);
+        let queries = Lines { words: queries.cast(), stride: text.stride, count, factors: std::ptr::null() };
         let scores = scratch.scores.as_mut_ptr();
-        for panel in seen.start / PANEL..seen.end.div_ceil(PANEL) {
-            let keys = Panel { weights: scratch.keys.as_ptr().add(panel * dim * PANEL), bias: ZEROS.as_ptr(), inner: dim, width: PANEL };
-            panel_at::<S>(queries, text.stride, count, keys, Target { data: scores.add(panel * PANEL), stride: padded, how: place });
+        for panel in seen.start / width..seen.end.div_ceil(width) {
+            let keys = Panel { weights: scratch.keys.as_ptr().add(panel * dim * width).cast(), columns, groups: dim, width };
+            panel_at::<S::Narrow>(queries, keys, Target { data: scores.add(panel * width), stride: padded, how: place });
         }
-        let mut shares = [0f32; TILE];
+        let mut shares = [0f32; TILE_MOST];
         for (row, share) in shares.iter_mut().enumerate().take(count) {
             let query = rows.start + row;
             let own = spec.seen(query, text.len);
@@ -221,10 +225,11 @@ unsafe fn queries_at<S: Simd>(text: Text, spec: &Spec, head: usize, rows: Range<
             *share = softmax::<S>(&mut line[own], spec.scale, bias).recip();
         }
         let out = text.out.add(rows.start * text.width + head * dim);
-        for panel in 0..dim.div_ceil(PANEL) {
-            let weights = scratch.values.as_ptr().add((panel * text.len + seen.start) * PANEL);
-            let values = Panel { weights, bias: ZEROS.as_ptr(), inner: seen.len(), width: (dim - panel * PANEL).min(PANEL) };
-            panel_at::<S>(scores.add(seen.start), padded, count, values, Target { data: out.add(panel * PANEL), stride: text.width, how: place });
+        let shares_of = Lines { words: scores.add(seen.start).cast(), stride: padded, count, factors: std::ptr::null() };
+        for panel in 0..dim.div_ceil(width) {
+            let weights = scratch.values.as_ptr().add((panel * text.len + seen.start) * width).cast();
+            let values = Panel { weights, columns, groups: seen.len(), width: (dim - panel * width).min(width) };
+            panel_at::<S::Narrow>(shares_of, values, Target { data: out.add(panel * width), stride: text.width, how: place });
         }
         for (row, share) in shares.iter().enumerate().take(count) {
             std::slice::from_raw_parts_mut(out.add(row * text.width), dim).iter_mut().for_each(|x| *x *= share);
@@ -275,7 +280,7 @@ unsafe fn softmax<S: Simd>(line: &mut [f32], scale: f32, bias: Option<&[f32]>) -
         let mut sum = S::sum(sums);
         // The rest as one vector, filled up with what weighs nothing.
         if whole < line.len() {
-            let mut rest = [f32::NEG_INFINITY; PANEL];
+            let mut rest = [f32::NEG_INFINITY; LANES_MOST];
             rest[..line.len() - whole].copy_from_slice(&line[whole..]);
             let e = math::exp::<S>(S::sub(S::load(rest.as_ptr()), maxima));
             S::store(rest.as_mut_ptr(), e);

@@ -1,17 +1,26 @@
 //! The processor's own operations: packed weights, matrix products with what follows them fused in, norms, attention, threads.
 //!
 //! Every kernel is written once, over `simd::Simd`, and compiled per level; the scalar level is the reference that the others are tested against.
+//! A product is written once over `dot::Dot` too, which knows how four bytes of f32, bf16 or int8 are multiplied.
 //! A row of a result depends on its own row of the input only, summed in one fixed order: a text's numbers are the same alone, in any batch and
 //! on any number of threads, to the bit.
 
 pub mod attention;
+mod dot;
+#[cfg(target_arch = "x86_64")]
+mod dot_avx2;
 pub mod gemm;
 mod math;
 pub mod norm;
+pub mod operand;
 pub mod pack;
 pub mod pool;
+mod quant;
 pub mod rope;
 mod simd;
+mod spread;
+
+pub use dot::Element;
 
 /// What the processor can do. Each level runs every kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,48 +1,91 @@
-//! A linear map's weights as the product wants them: panels of 16 columns, the inner dimension running fastest over panels' rows.
+//! A linear map's weights as the product wants them: panels of columns, the inner dimension running fastest over panels' rows.
 
-/// Columns of a panel: two vectors of eight.
-pub const PANEL: usize = 16;
+use super::dot::{Columns, Element, Shape, shape, to_bf16};
+use super::spread::Spread;
+use super::{Cpu, quant};
 
-/// `[N, K]` as `[N / 16][K][16]`, the last panel filled up with zeros.
-#[derive(Debug, Clone, Default)]
+/// A map of more inner numbers than this is packed in f32 where int8 is asked for: its sums could exceed 32 bits.
+const INT8_INNER_MOST: usize = 65_536;
+
+/// `[N, K]` as `[N / PANEL][K / GROUP][PANEL][GROUP]`, the last panel and the last group filled up with zeros. How wide a panel and a group are
+/// depends on the level and the element (see `dot::Dot`).
+#[derive(Debug, Clone)]
 pub struct Packed {
-    panels: Vec<f32>,
+    cpu: Cpu,
+    element: Element,
+    shape: Shape,
+    panels: Lines,
     /// `[N]` rounded up to whole panels, zeros where the map has none.
     bias: Vec<f32>,
+    /// Int8 only, as long as the bias: what 1 stands for, and the sum of the column's whole numbers.
+    step: Vec<f32>,
+    sum: Vec<f32>,
+    /// Int8 only: how rows of both sides are spread.
+    spread: Spread,
     columns: usize,
     inner: usize,
 }
 
 impl Packed {
-    /// Packs `[out, in]` weights, row-major. `bias` is `[out]` or empty.
-    pub fn new(weights: &[f32], inner: usize, bias: &[f32]) -> Self {
+    /// Packs `[out, in]` weights, row-major, for this processor. `bias` is `[out]` or empty.
+    pub fn new(cpu: Cpu, element: Element, weights: &[f32], inner: usize, bias: &[f32]) -> Self {
         let columns = weights.len().checked_div(inner).unwrap_or(0);
-        let mut packed = Self::zeros(columns, inner);
+        let mut packed = Self::zeros(cpu, element, columns, inner);
         packed.bias[..bias.len().min(columns)].copy_from_slice(&bias[..bias.len().min(columns)]);
         for (column, row) in weights.chunks_exact(inner.max(1)).enumerate() {
-            let (panel, lane) = (column / PANEL, column % PANEL);
-            for (k, weight) in row.iter().enumerate() {
-                packed.panels[(panel * inner + k) * PANEL + lane] = *weight;
-            }
+            packed.put(column, row);
         }
         packed
     }
 
     /// Packs weights that are stored `[in, out]`.
-    pub fn transposed(weights: &[f32], columns: usize) -> Self {
+    pub fn transposed(cpu: Cpu, element: Element, weights: &[f32], columns: usize) -> Self {
         let inner = weights.len().checked_div(columns).unwrap_or(0);
-        let mut packed = Self::zeros(columns, inner);
-        for (k, row) in weights.chunks_exact(columns.max(1)).enumerate() {
-            for (column, weight) in row.iter().enumerate() {
-                packed.panels[(column / PANEL * inner + k) * PANEL + column % PANEL] = *weight;
-            }
+        let mut packed = Self::zeros(cpu, element, columns, inner);
+        let mut row = vec![0.; inner];
+        for column in 0..columns {
+            row.iter_mut().zip(weights[column..].iter().step_by(columns)).for_each(|(to, weight)| *to = *weight);
+            packed.put(column, &row);
         }
         packed
     }
 
-    fn zeros(columns: usize, inner: usize) -> Self {
-        let whole = columns.next_multiple_of(PANEL);
-        Self { panels: vec![0.; whole * inner], bias: vec![0.; whole], columns, inner }
+    fn zeros(cpu: Cpu, element: Element, columns: usize, inner: usize) -> Self {
+        let element = if inner > INT8_INNER_MOST && element == Element::Int8 { Element::F32 } else { element };
+        let shape = shape(cpu.level(), element);
+        let whole = columns.next_multiple_of(shape.panel);
+        let panels = Lines::zeros(whole * inner.next_multiple_of(shape.group) * element.bytes());
+        let (quantised, spread) = if element == Element::Int8 { (whole, Spread::of(inner)) } else { (0, Spread::default()) };
+        Self { cpu, element, shape, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
+    }
+
+    /// Puts the weights of one column at their places.
+    fn put(&mut self, column: usize, row: &[f32]) {
+        let Shape { panel, group } = self.shape;
+        let first = column / panel * self.groups() * panel + column % panel;
+        let place = |k: usize| (first + k / group * panel) * group + k % group;
+        let bytes = self.panels.bytes_mut();
+        match self.element {
+            Element::F32 => {
+                let (numbers, _) = bytes.as_chunks_mut::<4>();
+                row.iter().enumerate().for_each(|(k, weight)| numbers[place(k)] = weight.to_ne_bytes());
+            }
+            Element::Bf16 => {
+                let (numbers, _) = bytes.as_chunks_mut::<2>();
+                row.iter().enumerate().for_each(|(k, weight)| numbers[place(k)] = to_bf16(*weight).to_ne_bytes());
+            }
+            Element::Int8 => {
+                let row = self.spread.weights(row);
+                let step = quant::column_step(&row);
+                let mut sum = 0;
+                for (k, weight) in row.iter().enumerate() {
+                    let whole = quant::weight(*weight, step);
+                    bytes[place(k)] = whole as u8;
+                    sum += i32::from(whole);
+                }
+                (self.step[column], self.sum[column]) = (step, sum as f32);
+            }
+        }
     }
 
     /// `N`.
@@ -55,23 +98,79 @@ impl Packed {
         self.inner
     }
 
+    /// What its numbers are.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        (self.panels.len() + self.bias.len()) * size_of::<f32>()
+        self.panels.0.len() * size_of::<Line>() + (self.bias.len() + self.step.len() + self.sum.len()) * size_of::<f32>() + self.spread.bytes()
+    }
+
+    /// The processor it is packed for.
+    pub(super) fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// `K / GROUP`, rounded up.
+    pub(super) fn groups(&self) -> usize {
+        self.inner.div_ceil(self.shape.group)
+    }
+
+    /// How an operand's rows are spread, for int8.
+    pub(super) fn spread(&self) -> &Spread {
+        &self.spread
+    }
+
+    /// Numbers of an operand in four bytes.
+    pub(super) fn group(&self) -> usize {
+        self.shape.group
+    }
+
+    /// How many columns a panel has.
+    pub(super) fn width(&self) -> usize {
+        self.shape.panel
     }
 
     /// How many panels there are.
     pub(super) fn count(&self) -> usize {
-        self.columns.div_ceil(PANEL)
+        self.columns.div_ceil(self.shape.panel)
     }
 
-    /// `[K][16]` of one panel.
-    pub(super) fn panel(&self, index: usize) -> &[f32] {
-        &self.panels[index * self.inner * PANEL..(index + 1) * self.inner * PANEL]
+    /// `[K / GROUP][PANEL][GROUP]` of one panel.
+    pub(super) fn panel(&self, index: usize) -> &[u8] {
+        let size = self.groups() * self.shape.panel * self.shape.group * self.element.bytes();
+        &self.panels.bytes()[index * size..(index + 1) * size]
     }
 
-    /// `[16]` of one panel.
-    pub(super) fn bias(&self, index: usize) -> &[f32] {
-        &self.bias[index * PANEL..(index + 1) * PANEL]
+    /// `[PANEL]` of one panel.
+    pub(super) fn columns_of(&self, index: usize) -> Columns {
+        let of = |numbers: &[f32]| numbers.get(index * self.shape.panel..).map_or(std::ptr::null(), <[f32]>::as_ptr);
+        Columns { bias: of(&self.bias), step: of(&self.step), sum: of(&self.sum) }
+    }
+}
+
+/// Bytes at the start of a cache line, so that no vector of weights lies in two.
+#[derive(Debug, Clone, Default)]
+struct Lines(Vec<Line>);
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Lines {
+    fn zeros(bytes: usize) -> Self {
+        Self(vec![Line([0; 64]); bytes.div_ceil(64)])
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: a line is 64 bytes without gaps, and any bytes are good.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * size_of::<Line>()) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * size_of::<Line>()) }
     }
 }

@@ -1,12 +1,22 @@
 //! Vectors of f32 as kernels see them: one trait, an implementation per level of the processor.
 
+use super::dot::{Dot, ScalarBf16, ScalarF32, ScalarInt8};
+
+/// The most numbers that a vector has at any level.
+pub(super) const LANES_MOST: usize = 16;
+
 /// `LANES` numbers side by side.
 ///
 /// # Safety
 /// Its functions may be called only where the processor has the level. Pointers must be good for `LANES` numbers; they need no alignment.
-pub(super) unsafe trait Simd {
+pub(super) unsafe trait Simd: Sized {
     const LANES: usize;
     type V: Copy;
+    /// Its products by element, and the one of f32 that attention uses: panels of keys and of heads are better narrow.
+    type F32: Dot<S = Self>;
+    type Narrow: Dot<S = Self>;
+    type Bf16: Dot<S = Self>;
+    type Int8: Dot<S = Self>;
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn store(p: *mut f32, x: Self::V);
@@ -26,6 +36,8 @@ pub(super) unsafe trait Simd {
     unsafe fn exp2(n: Self::V) -> Self::V;
     /// `negative` where `by` has its sign bit set, else `other`.
     unsafe fn select_sign(by: Self::V, negative: Self::V, other: Self::V) -> Self::V;
+    /// Of each two lanes that are `distance` apart, in blocks of twice that, their sum in the first and their difference in the second.
+    unsafe fn butterfly(x: Self::V, distance: usize) -> Self::V;
     unsafe fn sum(x: Self::V) -> f32;
     unsafe fn largest(x: Self::V) -> f32;
 }
@@ -37,6 +49,10 @@ pub(super) struct Scalar;
 unsafe impl Simd for Scalar {
     const LANES: usize = 1;
     type V = f32;
+    type F32 = ScalarF32;
+    type Narrow = ScalarF32;
+    type Bf16 = ScalarBf16;
+    type Int8 = ScalarInt8;
     unsafe fn splat(x: f32) -> f32 {
         x
     }
@@ -78,6 +94,9 @@ unsafe impl Simd for Scalar {
     unsafe fn select_sign(by: f32, negative: f32, other: f32) -> f32 {
         if by.is_sign_negative() { negative } else { other }
     }
+    unsafe fn butterfly(x: f32, _: usize) -> f32 {
+        x
+    }
     unsafe fn sum(x: f32) -> f32 {
         x
     }
@@ -92,6 +111,7 @@ pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::Simd;
+    use crate::dot_avx2::{Avx2Bf16, Avx2F32, Avx2Int8};
     use std::arch::x86_64::*;
 
     /// Eight numbers.
@@ -102,6 +122,10 @@ mod avx2 {
     unsafe impl Simd for Avx2 {
         const LANES: usize = 8;
         type V = __m256;
+        type F32 = Avx2F32;
+        type Narrow = Avx2F32;
+        type Bf16 = Avx2Bf16;
+        type Int8 = Avx2Int8;
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m256 {
             unsafe { _mm256_set1_ps(x) }
@@ -153,6 +177,17 @@ mod avx2 {
         #[inline(always)]
         unsafe fn select_sign(by: __m256, negative: __m256, other: __m256) -> __m256 {
             unsafe { _mm256_blendv_ps(other, negative, by) }
+        }
+        #[inline(always)]
+        unsafe fn butterfly(x: __m256, distance: usize) -> __m256 {
+            unsafe {
+                let (other, signs) = match distance {
+                    1 => (_mm256_permute_ps::<0b10_11_00_01>(x), _mm256_setr_ps(0., -0., 0., -0., 0., -0., 0., -0.)),
+                    2 => (_mm256_permute_ps::<0b01_00_11_10>(x), _mm256_setr_ps(0., 0., -0., -0., 0., 0., -0., -0.)),
+                    _ => (_mm256_permute2f128_ps::<1>(x, x), _mm256_setr_ps(0., 0., 0., 0., -0., -0., -0., -0.)),
+                };
+                _mm256_add_ps(other, _mm256_xor_ps(x, signs))
+            }
         }
         #[inline(always)]
         unsafe fn sum(x: __m256) -> f32 {

@@ -100,7 +100,7 @@ pub fn running(info: &ModelInfo, pipeline: &Pipeline, options: &Options) -> [Dec
         Decision::new("device", info.device, device),
         Decision::new("dtype", info.dtype, dtype),
         match pipeline.executor() {
-            ("host", _) => Decision::new("executor", "host", "fused f32 kernels (AVX2)"),
+            ("host", _) => Decision::new("executor", "host", format!("fused {} kernels (AVX2)", info.dtype)),
             (name, reason) => Decision::new("executor", name, format!("not the fused one: {}", reason.unwrap_or("it was not asked for"))),
         },
         Decision::new("weights_mib", info.weight_bytes.div_ceil(1 << 20), "the encoder's tensors in this dtype"),

@@ -1,8 +1,9 @@
 //! Attention on the processor: one product for queries, keys and values, their norms and rotation in place, the mix, and the way back.
 
+use super::Run;
 use super::layer::Put;
+use super::parts::{self, Form};
 use super::space::{Space, fit};
-use super::{Run, parts};
 use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
@@ -35,7 +36,7 @@ pub(super) struct AttentionOp {
 
 impl AttentionOp {
     /// A rope that is new is added to `ropes`.
-    pub(super) fn new(attention: &Attention, max_tokens: usize, ropes: &mut Vec<RopeOp>) -> Result<Self, LoadError> {
+    pub(super) fn new(attention: &Attention, max_tokens: usize, ropes: &mut Vec<RopeOp>, form: Form) -> Result<Self, LoadError> {
         let Attention { heads, kv_heads, head_dim, query, key, value, output, qk_norm, scale, mask, rope, bias } = attention;
         let rope = rope.as_ref().map(|rope| {
             ropes.iter().position(|known| known.rope == *rope).unwrap_or_else(|| {
@@ -45,8 +46,8 @@ impl AttentionOp {
         });
         let qk_norm = qk_norm.as_ref().map(|norms| Ok::<_, LoadError>((parts::norm(&norms.query)?, parts::norm(&norms.key)?)));
         Ok(Self {
-            qkv: parts::stack(&[query, key, value])?,
-            output: parts::linear(output)?,
+            qkv: parts::stack(&[query, key, value], form)?,
+            output: parts::linear(output, form)?,
             heads: *heads,
             kv_heads: *kv_heads,
             dim: *head_dim,
@@ -64,7 +65,8 @@ impl AttentionOp {
         let (tokens, stride, inner) = (out.len() / width, self.qkv.columns(), self.heads * self.dim);
         let qkv = fit(&mut space.qkv, tokens * stride);
         let rows = Rows::dense(input.unwrap_or(out), tokens, width);
-        product(run.cpu, run.team, rows, &self.qkv, qkv, stride, Into::Place(Act::Identity));
+        let rows = space.turned.operand(run.team, rows, &self.qkv);
+        product(run.team, rows, &self.qkv, qkv, stride, Into::Place(Act::Identity));
         between::here();
         self.norm_and_rotate(qkv, run);
         let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
@@ -78,7 +80,8 @@ impl AttentionOp {
             Put::Onto => Into::Sum,
             Put::Apart => Into::Place(Act::Identity),
         };
-        product(run.cpu, run.team, Rows::dense(mixed, tokens, inner), &self.output, out, width, into);
+        let rows = space.turned.operand(run.team, Rows::dense(mixed, tokens, inner), &self.output);
+        product(run.team, rows, &self.output, out, width, into);
     }
 
     fn norm_and_rotate(&self, qkv: &mut [f32], run: &Run) {

@@ -1,10 +1,12 @@
 //! From ids to the first hidden state, on the processor.
 
-use super::{Run, parts};
+use super::Run;
+use super::parts::{self, Form};
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::gemm::{self, Into, Rows};
 use crate::kernels::host::norm::{self, Norm};
+use crate::kernels::host::operand::Turned;
 use crate::kernels::host::pack::Packed;
 use crate::network::{Embeddings, LoadError, Positions, TokenTable};
 use std::sync::Arc;
@@ -28,13 +30,13 @@ pub(super) struct EmbeddingsOp {
 }
 
 impl EmbeddingsOp {
-    pub(super) fn new(words: &Embeddings) -> Result<Self, LoadError> {
+    pub(super) fn new(words: &Embeddings, form: Form) -> Result<Self, LoadError> {
         let Embeddings { tokens, scale, positions, token_types, norm, projection } = words;
         let TokenTable { rows, map, weights, adapters: _ } = tokens;
         let positions = positions.as_ref().map(|positions| Ok::<_, LoadError>((numbers(&positions.table)?, positions.clone())));
         let projection = projection.as_ref().map(|projection| {
             let norm = projection.norm.as_ref().map(parts::norm).transpose()?;
-            Ok::<_, LoadError>((parts::linear(&projection.linear)?, norm))
+            Ok::<_, LoadError>((parts::linear(&projection.linear, form.exact())?, norm))
         });
         Ok(Self {
             tokens: numbers(rows)?,
@@ -72,8 +74,9 @@ impl EmbeddingsOp {
         match &self.projection {
             Some((projection, after)) => {
                 let mut y = vec![0.; ids.len() * projection.columns()];
-                let rows = Rows::dense(&x, ids.len(), self.width);
-                gemm::product(run.cpu, run.team, rows, projection, &mut y, projection.columns(), Into::Place(Act::Identity));
+                let mut turned = Turned::default();
+                let rows = turned.operand(run.team, Rows::dense(&x, ids.len(), self.width), projection);
+                gemm::product(run.team, rows, projection, &mut y, projection.columns(), Into::Place(Act::Identity));
                 if let Some(norm) = after {
                     norm::norm(run.cpu, &mut y, norm);
                 }

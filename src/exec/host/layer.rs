@@ -1,10 +1,11 @@
 //! One layer on the processor: attention and MLP, each with its norms and its residual connection.
 
+use super::Run;
 use super::attention::{AttentionOp, RopeOp};
 use super::embeddings::add;
 use super::mlp::MlpOp;
+use super::parts::{self, Form};
 use super::space::{Space, fit};
-use super::{Run, parts};
 use crate::exec::between;
 use crate::kernels::host::norm::{self, Norm};
 use crate::network::{Layer, LoadError, Norms};
@@ -27,13 +28,13 @@ pub(super) enum Put {
 
 impl LayerOp {
     /// Ropes that are new are added to `ropes`.
-    pub(super) fn new(layer: &Layer, max_tokens: usize, ropes: &mut Vec<RopeOp>) -> Result<Self, LoadError> {
+    pub(super) fn new(layer: &Layer, max_tokens: usize, ropes: &mut Vec<RopeOp>, form: Form) -> Result<Self, LoadError> {
         // Taken apart by name here and elsewhere, so that a new word of the description does not compile until it is dealt with.
         let Layer { attention, attention_norms, mlp, mlp_norms, convolution: _ } = layer;
         Ok(Self {
-            attention: AttentionOp::new(attention, max_tokens, ropes)?,
+            attention: AttentionOp::new(attention, max_tokens, ropes, form)?,
             attention_norms: NormsOp::new(attention_norms)?,
-            mlp: MlpOp::new(mlp)?,
+            mlp: MlpOp::new(mlp, form)?,
             mlp_norms: NormsOp::new(mlp_norms)?,
         })
     }

@@ -1,13 +1,15 @@
 //! The position-wise part of a layer on the processor: plain, gated, or experts.
 
+use super::Run;
 use super::embeddings::add;
 use super::layer::Put;
+use super::parts::{self, Form};
 use super::space::{Space, fit};
-use super::{Run, parts};
 use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::gemm::{Into, Rows, product};
+use crate::kernels::host::operand::Turned;
 use crate::kernels::host::pack::Packed;
 use crate::network::{Experts, LoadError, Mlp};
 
@@ -19,13 +21,18 @@ pub(super) enum MlpOp {
 }
 
 impl MlpOp {
-    pub(super) fn new(mlp: &Mlp) -> Result<Self, LoadError> {
+    pub(super) fn new(mlp: &Mlp, form: Form) -> Result<Self, LoadError> {
         Ok(match mlp {
-            Mlp::Plain { up, activation, down } => Self::Plain { up: parts::linear(up)?, act: parts::act(*activation), down: parts::linear(down)? },
-            Mlp::Gated { gate, up, activation, down } => {
-                Self::Gated { gate: parts::linear(gate)?, up: parts::linear(up)?, act: parts::act(*activation), down: parts::linear(down)? }
+            Mlp::Plain { up, activation, down } => {
+                Self::Plain { up: parts::linear(up, form)?, act: parts::act(*activation), down: parts::linear(down, form)? }
             }
-            Mlp::Experts(experts) => Self::Experts(ExpertsOp::new(experts)?),
+            Mlp::Gated { gate, up, activation, down } => Self::Gated {
+                gate: parts::linear(gate, form)?,
+                up: parts::linear(up, form)?,
+                act: parts::act(*activation),
+                down: parts::linear(down, form)?,
+            },
+            Mlp::Experts(experts) => Self::Experts(ExpertsOp::new(experts, form)?),
         })
     }
 
@@ -34,24 +41,26 @@ impl MlpOp {
         let (gate, up, act, down) = match self {
             Self::Plain { up, act, down } => (None, up, *act, down),
             Self::Gated { gate, up, act, down } => (Some(gate), up, *act, down),
-            Self::Experts(experts) => return experts.forward(input, out, put, run),
+            Self::Experts(experts) => return experts.forward(input, out, put, &mut space.turned, run),
         };
         let (width, wide) = (down.columns(), up.columns());
         let tokens = out.len() / width;
         let inner = fit(&mut space.inner, tokens * wide);
         let rows = Rows::dense(input.unwrap_or(out), tokens, width);
         let first = if gate.is_some() { Act::Identity } else { act };
-        product(run.cpu, run.team, rows, up, inner, wide, Into::Place(first));
+        let rows = space.turned.operand(run.team, rows, up);
+        product(run.team, rows, up, inner, wide, Into::Place(first));
         between::here();
         if let Some(gate) = gate {
-            product(run.cpu, run.team, rows, gate, inner, wide, Into::Gate(act));
+            product(run.team, rows, gate, inner, wide, Into::Gate(act));
             between::here();
         }
         let into = match put {
             Put::Onto => Into::Sum,
             Put::Apart => Into::Place(Act::Identity),
         };
-        product(run.cpu, run.team, Rows::dense(inner, tokens, wide), down, out, width, into);
+        let rows = space.turned.operand(run.team, Rows::dense(inner, tokens, wide), down);
+        product(run.team, rows, down, out, width, into);
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
@@ -74,13 +83,12 @@ pub(super) struct ExpertsOp {
 }
 
 impl ExpertsOp {
-    fn new(experts: &Experts) -> Result<Self, LoadError> {
-        let pairs = experts
-            .experts
-            .iter()
-            .map(|expert| Ok((Packed::new(&numbers(&expert.up)?, expert.up.shape()[1], &[]), parts::transposed(&expert.down)?)));
+    fn new(experts: &Experts, form: Form) -> Result<Self, LoadError> {
+        let pairs = experts.experts.iter().map(|expert| {
+            Ok((Packed::new(form.cpu, form.element, &numbers(&expert.up)?, expert.up.shape()[1], &[]), parts::transposed(&expert.down, form)?))
+        });
         Ok(Self {
-            router: parts::linear(&experts.router)?,
+            router: parts::linear(&experts.router, form.exact())?,
             top_k: experts.top_k,
             act: parts::act(experts.activation),
             experts: pairs.collect::<Result<_, LoadError>>()?,
@@ -88,10 +96,10 @@ impl ExpertsOp {
         })
     }
 
-    fn forward(&self, input: Option<&[f32]>, out: &mut [f32], put: Put, run: &Run) {
+    fn forward(&self, input: Option<&[f32]>, out: &mut [f32], put: Put, turned: &mut Turned, run: &Run) {
         let width = self.router.inner();
         let x = input.unwrap_or(out).to_vec();
-        let routes = self.route(&x, run);
+        let routes = self.route(&x, turned, run);
         if let Put::Apart = put {
             out.fill(0.);
         }
@@ -99,8 +107,8 @@ impl ExpertsOp {
             let rows: Vec<f32> = routed.iter().flat_map(|(row, _)| &x[row * width..][..width]).copied().collect();
             let (count, wide) = (routed.len(), up.columns());
             let (mut inner, mut y) = (vec![0.; count * wide], vec![0.; count * width]);
-            product(run.cpu, run.team, Rows::dense(&rows, count, width), up, &mut inner, wide, Into::Place(self.act));
-            product(run.cpu, run.team, Rows::dense(&inner, count, wide), down, &mut y, width, Into::Place(Act::Identity));
+            product(run.team, turned.operand(run.team, Rows::dense(&rows, count, width), up), up, &mut inner, wide, Into::Place(self.act));
+            product(run.team, turned.operand(run.team, Rows::dense(&inner, count, wide), down), down, &mut y, width, Into::Place(Act::Identity));
             for ((row, share), y) in routed.iter().zip(y.chunks_exact(width)) {
                 out[row * width..][..width].iter_mut().zip(y).for_each(|(out, y)| *out += y * share);
             }
@@ -111,11 +119,12 @@ impl ExpertsOp {
     }
 
     /// For each expert its rows and how much each counts.
-    fn route(&self, x: &[f32], run: &Run) -> Vec<Vec<(usize, f32)>> {
+    fn route(&self, x: &[f32], turned: &mut Turned, run: &Run) -> Vec<Vec<(usize, f32)>> {
         let (width, experts) = (self.router.inner(), self.experts.len());
         let tokens = x.len() / width;
         let mut logits = vec![0.; tokens * experts];
-        product(run.cpu, run.team, Rows::dense(x, tokens, width), &self.router, &mut logits, experts, Into::Place(Act::Identity));
+        let rows = turned.operand(run.team, Rows::dense(x, tokens, width), &self.router);
+        product(run.team, rows, &self.router, &mut logits, experts, Into::Place(Act::Identity));
         let mut routes = vec![Vec::new(); experts];
         for (row, logits) in logits.chunks_exact(experts).enumerate() {
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

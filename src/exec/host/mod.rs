@@ -1,7 +1,10 @@
-//! The fused executor: a `Network` in f32 on the processor, on packed weights, whole layers at a time.
+//! The fused executor: a `Network` on the processor, on packed weights, whole layers at a time, in f32 or with its large products in int8.
 //!
 //! A batch is cut into groups of texts. One thread takes a group through all layers, so that its activations stay in that thread's cache and nobody
 //! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.
+//!
+//! In int8 each row is quantised before a product by its own least and largest number, so that a text's vector does not depend on its batch; between
+//! products everything is f32: the residual stream, norms, attention, activations. A router of experts and the projection of embeddings stay f32.
 
 mod attention;
 mod embeddings;
@@ -14,13 +17,14 @@ use super::{Limits, between};
 use crate::kernels::host::attention::Scratches;
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pool::Team;
-use crate::kernels::host::{Cpu, team};
+use crate::kernels::host::{Cpu, Element, team};
 use crate::network::{LoadError, Network, PositionBias};
 use crate::ragged::Packed;
 use attention::RopeOp;
 use candle_core::Result;
 use embeddings::EmbeddingsOp;
 use layer::LayerOp;
+use parts::Form;
 use space::Spaces;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,23 +81,24 @@ pub fn supports(network: &Network) -> std::result::Result<(), &'static str> {
 }
 
 impl HostExecutor {
-    /// Packs a network's weights.
+    /// Packs a network's weights, to be multiplied as these elements.
     ///
     /// # Errors
     /// Weights that are not finite. The network must be one that `supports` takes.
-    pub fn new(network: &Network, cpu: Cpu) -> std::result::Result<Self, LoadError> {
+    pub fn new(network: &Network, cpu: Cpu, element: Element) -> std::result::Result<Self, LoadError> {
+        let form = Form { cpu, element };
         let (mut layers, mut held, mut order, mut ropes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for layer in &network.layers {
             let known = held.iter().position(|other| Arc::ptr_eq(other, layer));
             if known.is_none() {
                 held.push(layer.clone());
-                layers.push(LayerOp::new(layer, network.max_tokens, &mut ropes)?);
+                layers.push(LayerOp::new(layer, network.max_tokens, &mut ropes, form)?);
             }
             order.push(known.unwrap_or(layers.len() - 1));
         }
         Ok(Self {
             cpu,
-            embeddings: EmbeddingsOp::new(&network.embeddings)?,
+            embeddings: EmbeddingsOp::new(&network.embeddings, form)?,
             layers,
             order,
             norm: network.norm.as_ref().map(parts::norm).transpose()?,

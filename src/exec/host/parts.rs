@@ -1,9 +1,9 @@
 //! From handles on weights to the kernels' own forms.
 
 use crate::exec::weights::numbers;
-use crate::kernels::host::Act;
 use crate::kernels::host::norm::Norm;
 use crate::kernels::host::pack::Packed;
+use crate::kernels::host::{Act, Cpu, Element};
 use crate::network::{self, Activation, Linear, LoadError, NormKind, Weight};
 
 /// A norm's numbers.
@@ -21,13 +21,27 @@ pub(super) fn norm_bytes(norm: &Norm) -> usize {
     (norm.weight.len() + norm.bias.len()) * size_of::<f32>()
 }
 
+/// What weights are packed for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    pub(super) cpu: Cpu,
+    pub(super) element: Element,
+}
+
+impl Form {
+    /// The same in f32, for what is too small to be worth less, or decides too much.
+    pub(super) fn exact(self) -> Self {
+        Self { element: Element::F32, ..self }
+    }
+}
+
 /// A linear map, packed.
-pub(super) fn linear(linear: &Linear) -> Result<Packed, LoadError> {
-    stack(&[linear])
+pub(super) fn linear(linear: &Linear, form: Form) -> Result<Packed, LoadError> {
+    stack(&[linear], form)
 }
 
 /// Maps of one input as one, in order; a bias that one of them lacks is zero.
-pub(super) fn stack(maps: &[&Linear]) -> Result<Packed, LoadError> {
+pub(super) fn stack(maps: &[&Linear], form: Form) -> Result<Packed, LoadError> {
     let inner = maps.first().map_or(0, |map| map.weight.shape()[1]);
     let (mut weights, mut bias) = (Vec::new(), Vec::new());
     for map in maps {
@@ -37,12 +51,12 @@ pub(super) fn stack(maps: &[&Linear]) -> Result<Packed, LoadError> {
             None => bias.resize(bias.len() + map.weight.shape()[0], 0.),
         }
     }
-    Ok(Packed::new(&weights, inner, &bias))
+    Ok(Packed::new(form.cpu, form.element, &weights, inner, &bias))
 }
 
 /// A map stored `[in, out]`, packed.
-pub(super) fn transposed(weight: &Weight) -> Result<Packed, LoadError> {
-    Ok(Packed::transposed(&numbers(weight)?, weight.shape()[1]))
+pub(super) fn transposed(weight: &Weight, form: Form) -> Result<Packed, LoadError> {
+    Ok(Packed::transposed(form.cpu, form.element, &numbers(weight)?, weight.shape()[1]))
 }
 
 /// An activation as the kernels name it.

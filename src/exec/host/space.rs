@@ -1,5 +1,6 @@
 //! Working memory of a group on its way through the layers, kept from batch to batch.
 
+use crate::kernels::host::operand::Turned;
 use std::sync::{Mutex, PoisonError};
 
 /// Buffers, each as long as the largest group so far needed.
@@ -15,6 +16,8 @@ pub(super) struct Space {
     pub(super) mixed: Vec<f32>,
     /// The MLP's inner state: `[T, F]`.
     pub(super) inner: Vec<f32>,
+    /// The input of a product in the form that its weights are packed for.
+    pub(super) turned: Turned,
 }
 
 /// Spaces that are not in use.
