@@ -4,8 +4,8 @@ use super::compute::Compute;
 use super::meter;
 use super::pace::{self, Pace};
 use super::pending::{Failure, Job, Pending};
-use super::pipeline::ComputeError;
-use super::queue::Batch;
+use super::pipeline::{ComputeError, Flight};
+use super::queue::{Batch, Lane};
 use super::{Load, Phase, Ready, Shared};
 use crate::kernels::threads;
 use crate::ragged::Packed;
@@ -26,57 +26,107 @@ struct Place {
     compute: Box<dyn Compute>,
 }
 
+/// A batch that was given to the device.
+struct Flying {
+    /// The model's number.
+    model: usize,
+    lane: Lane,
+    jobs: Vec<Job>,
+    started: Instant,
+    flight: Result<Flight, ComputeError>,
+}
+
 /// The thread's whole life. However it ends, nobody is left waiting.
+///
+/// A device that computes beside this thread is given the next batch before the last one is awaited, so that it never waits for us.
 pub(super) fn run(shared: Arc<Shared>) {
     let _last_words = LastWords(shared.clone());
     threads::compute_after_answers();
     let mut models: Vec<Place> = Vec::new();
+    let mut landing = Landing { shared: &shared, free_since: Instant::now() };
+    let mut flying: Option<Flying> = None;
     loop {
-        match next(&shared) {
-            Todo::Load(load) => models.extend(self::load(&shared, load)),
-            Todo::Batch(batch) => {
-                if let Some(model) = models.get(batch.model) {
-                    run_batch(&shared, model, batch);
+        match next(&shared, flying.is_none()) {
+            Some(Todo::Batch(batch)) => {
+                let Some(model) = models.get(batch.model) else { continue };
+                if !model.compute.overlaps() {
+                    landing.end(&models, flying.take());
+                }
+                let started = take_off(model, batch);
+                landing.end(&models, flying.take());
+                flying = started;
+                if !model.compute.overlaps() {
+                    landing.end(&models, flying.take());
                 }
             }
-            Todo::Stop => return,
+            Some(Todo::Load(load)) => {
+                landing.end(&models, flying.take());
+                models.extend(self::load(&shared, load));
+            }
+            Some(Todo::Stop) => {
+                landing.end(&models, flying.take());
+                return;
+            }
+            // Nothing waits, so this thread may.
+            None => landing.end(&models, flying.take()),
         }
     }
 }
 
-/// Computes what is still wanted of a batch, and takes its time.
-fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) {
+/// Gives what is still wanted of a batch to the device.
+fn take_off(model: &Place, batch: Batch<Job>) -> Option<Flying> {
     let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
-    let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
-    if texts == 0 {
-        return;
+    if jobs.is_empty() {
+        return None;
     }
     let started = Instant::now();
-    compute(shared, model, jobs);
-    meter::batch(&model.name, texts, tokens);
-    let took = started.elapsed();
-    let mut state = shared.lock();
-    state.took(batch.lane, took);
-    if let Some(pace) = state.paces.get_mut(batch.model) {
-        pace.observe(tokens, took);
+    Some(Flying { model: batch.model, lane: batch.lane, flight: start(model.compute.as_ref(), &jobs), jobs, started })
+}
+
+/// Where batches come back, and since when the device has been free for the one that comes next.
+struct Landing<'a> {
+    shared: &'a Shared,
+    free_since: Instant,
+}
+
+impl Landing<'_> {
+    /// Awaits a batch, hands out its rows, and takes its time.
+    fn end(&mut self, models: &[Place], flying: Option<Flying>) {
+        let Some(Flying { model, lane, jobs, started, flight }) = flying else { return };
+        let Some(place) = models.get(model) else { return };
+        let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
+        land(self.shared, place, jobs, started, flight);
+        meter::batch(&place.name, texts, tokens);
+        // While the batch before it was computed, this one only waited.
+        let took = started.max(self.free_since).elapsed();
+        self.free_since = Instant::now();
+        let mut state = self.shared.lock();
+        state.took(lane, took);
+        if let Some(pace) = state.paces.get_mut(model) {
+            pace.observe(tokens, took);
+        }
     }
 }
 
-/// Waits for work. Loads go first: nothing is served before all models are there.
-fn next(shared: &Shared) -> Todo {
+/// Takes the next thing to do. With `wait` there is always one in the end; without it, nothing if nothing waits. Loads go first: nothing is served
+/// before all models are there.
+fn next(shared: &Shared, wait: bool) -> Option<Todo> {
     let mut state = shared.lock();
     loop {
         if let Some(load) = state.loads.pop_front() {
-            return Todo::Load(load);
+            return Some(Todo::Load(load));
         }
         let next = state.queue.next(Instant::now());
         next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
         meter::depth(state.queue.queued_tokens());
         if let Some(batch) = next.batch {
-            return Todo::Batch(batch);
+            return Some(Todo::Batch(batch));
         }
         if state.phase == Phase::Stopping {
-            return Todo::Stop;
+            return Some(Todo::Stop);
+        }
+        if !wait {
+            return None;
         }
         state = shared.wake.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
     }
@@ -84,10 +134,10 @@ fn next(shared: &Shared) -> Todo {
 
 /// Loads a model and measures it; a panic in a loader is an error like any other.
 fn load(shared: &Shared, load: Load) -> Option<Place> {
-    let Load { name, make, budget_tokens, budget_texts, reply } = load;
+    let Load { name, make, budget_tokens, budget_texts, profile, reply } = load;
     let made = catch_unwind(AssertUnwindSafe(|| -> anyhow::Result<(Box<dyn Compute>, Pace)> {
         let model = make()?;
-        let pace = pace::warm_up(model.as_ref())?;
+        let pace = pace::warm_up(model.as_ref(), &profile)?;
         Ok((model, pace))
     }))
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", text_of(panic.as_ref()))));
@@ -109,10 +159,9 @@ fn load(shared: &Shared, load: Load) -> Option<Place> {
     }
 }
 
-/// Computes texts together; if that fails, in halves, down to the single text, whose request then fails alone.
-fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
-    let started = Instant::now();
-    let result = encode(model.compute.as_ref(), &jobs);
+/// Awaits texts that are computed together; if that fails, computes them in halves, down to the single text, whose request then fails alone.
+fn land(shared: &Shared, model: &Place, mut jobs: Vec<Job>, started: Instant, flight: Result<Flight, ComputeError>) {
+    let result = flight.and_then(|flight| finish(flight, jobs.len() * model.compute.dim()));
     let took = started.elapsed();
     let mut last: Option<&Arc<Pending>> = None;
     for job in &jobs {
@@ -127,23 +176,34 @@ fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
         Err(error) if jobs.len() > 1 => {
             tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
             let rest = jobs.split_off(jobs.len() / 2);
-            compute(shared, model, jobs);
-            compute(shared, model, rest);
+            for half in [jobs, rest] {
+                let (started, flight) = (Instant::now(), start(model.compute.as_ref(), &half));
+                land(shared, model, half, started, flight);
+            }
         }
         Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
     }
 }
 
-/// One forward pass: the right number of values or an error, panics included.
-fn encode(model: &dyn Compute, jobs: &[Job]) -> Result<Vec<f32>, ComputeError> {
+/// Gives texts to the device; a panic is an error like any other.
+fn start(model: &dyn Compute, jobs: &[Job]) -> Result<Flight, ComputeError> {
     let batch = Packed::new(jobs.iter().map(|job| &job.tokens));
-    let expected = jobs.len() * model.dim();
-    let result = catch_unwind(AssertUnwindSafe(|| model.encode(&batch)));
-    let vectors = result.unwrap_or_else(|panic| Err(failed(format!("the computation panicked: {}", text_of(panic.as_ref())))))?;
+    let result = catch_unwind(AssertUnwindSafe(|| model.start(&batch)));
+    result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+}
+
+/// The right number of values or an error, panics included.
+fn finish(flight: Flight, expected: usize) -> Result<Vec<f32>, ComputeError> {
+    let result = catch_unwind(AssertUnwindSafe(|| flight.finish()));
+    let vectors = result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))?;
     if vectors.len() != expected {
         return Err(failed(format!("{} values came out instead of {expected}", vectors.len())));
     }
     Ok(vectors)
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> ComputeError {
+    failed(format!("the computation panicked: {}", text_of(panic)))
 }
 
 /// Hands each row to its request; a row with NaN or infinity is computed again in f32 first.
