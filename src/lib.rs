@@ -7,7 +7,8 @@
 //! 3. [`engine`] keeps them in one queue per device (two lanes, fair between clients). Whenever the device is free, its thread takes a batch of
 //!    one model, lays the texts end to end ([`ragged`]) and runs the pipeline of `modules.json`: encoder, pooling, and what follows.
 //! 4. The encoder is a [`network`], plain data written by a page of [`encoders`]; an executor of [`exec`] runs it with the operations of [`kernels`]:
-//!    on a CPU the fused one, on packed weights, where it knows every word of the description; else the one on candle tensors.
+//!    on a CPU the fused one, on packed weights, where it knows every word of the description; else the one on candle tensors, which on an
+//!    NVIDIA GPU uses kernels of our own. There the next batch is queued while this one is computed, and only the vectors are copied back.
 //! 5. The rows come back to the service, which cuts and scales them; `wire` writes the answer straight from the buffer.
 //!
 //! # Rooms, in reading order

@@ -66,6 +66,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         max_batch_tokens: said.max_batch_tokens,
         max_batch_texts: said.max_batch_texts,
         max_queue_tokens: said.max_queue_tokens.unwrap_or(4 * max_request_tokens),
+        profile: Some(hub.cache_dir.join("budgets.json")),
     };
     let service = service::Options {
         max_texts,

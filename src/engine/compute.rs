@@ -1,7 +1,7 @@
 //! What the device thread asks of a model: a batch in, one row per text out. A trait, so that tests can put anything behind it.
 
 use super::load::Loaded;
-use super::pipeline::ComputeError;
+use super::pipeline::{ComputeError, Flight};
 use crate::kernels::device::Device;
 use crate::ragged::Packed;
 
@@ -16,6 +16,21 @@ pub trait Compute {
     /// Whether its forward pass has points at which another may come first: `exec::between`.
     fn can_be_overtaken(&self) -> bool {
         false
+    }
+
+    /// Gives a batch to the device. Where `overlaps` says so, it returns before the batch is computed.
+    fn start(&self, batch: &Packed) -> Result<Flight, ComputeError> {
+        self.encode(batch).map(Flight::there)
+    }
+
+    /// Whether the next batch may be started before the last one is awaited: true where the device would else wait for this thread.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// What names this model on this device in the file of measured budgets; `None` where the budget is measured anew at every start.
+    fn profile(&self) -> Option<String> {
+        None
     }
 
     /// `[B, dim]`, row-major.
@@ -36,6 +51,20 @@ impl Compute for Loaded {
 
     fn can_be_overtaken(&self) -> bool {
         self.info.device == Device::Cpu
+    }
+
+    fn start(&self, batch: &Packed) -> Result<Flight, ComputeError> {
+        self.pipeline.start(batch)
+    }
+
+    fn overlaps(&self) -> bool {
+        self.pipeline.overlaps()
+    }
+
+    fn profile(&self) -> Option<String> {
+        let device = self.info.device.product()?;
+        let (architecture, width, bytes, dtype) = (self.info.architecture, self.info.hidden_size, self.info.weight_bytes, self.info.dtype);
+        Some(format!("{architecture} of width {width}, {bytes} bytes in {dtype}, on {device}, vecmill {}", env!("CARGO_PKG_VERSION")))
     }
 
     fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {

@@ -5,7 +5,7 @@ use super::meter;
 use super::overtake::{self, Overtaken};
 use super::pace::{self, Pace};
 use super::pending::{Failure, Job, Pending};
-use super::pipeline::ComputeError;
+use super::pipeline::{ComputeError, Flight};
 use super::queue::{Batch, Lane};
 use super::{Load, Phase, Ready, Shared};
 use crate::kernels::threads;
@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the thread does next.
 enum Todo {
@@ -32,62 +32,136 @@ pub(super) struct Place {
 /// The models of the device, by the queue's numbers. Loads come between batches, so that a batch may borrow them from beginning to end.
 pub(super) type Models = Rc<RefCell<Vec<Place>>>;
 
+/// A batch that was given to the device.
+struct Flying {
+    /// The model's number.
+    model: usize,
+    lane: Lane,
+    jobs: Vec<Job>,
+    started: Instant,
+    flight: Result<Flight, ComputeError>,
+}
+
 /// The thread's whole life. However it ends, nobody is left waiting.
+///
+/// A device that computes beside this thread is given the next batch before the last one is awaited, so that it never waits for us.
 pub(super) fn run(shared: Arc<Shared>) {
     let _last_words = LastWords(shared.clone());
     threads::compute_after_answers();
     let models: Models = Rc::default();
+    let mut landing = Landing { shared: &shared, models: models.clone(), free_since: Instant::now() };
+    let mut flying: Option<Flying> = None;
     loop {
-        match next(&shared) {
-            Todo::Load(load) => {
+        match next(&shared, flying.is_none()) {
+            Some(Todo::Batch(batch)) => {
+                let overlaps = models.borrow().get(batch.model).is_some_and(|model| model.compute.overlaps());
+                if overlaps {
+                    let started = take_off(&models.borrow(), batch);
+                    landing.end(flying.take());
+                    flying = started;
+                } else {
+                    landing.end(flying.take());
+                    here(&shared, &models, batch);
+                }
+            }
+            Some(Todo::Load(load)) => {
+                landing.end(flying.take());
                 let loaded = self::load(&shared, load);
                 models.borrow_mut().extend(loaded);
             }
-            Todo::Batch(batch) if batch.lane == Lane::Bulk => {
-                let overtaken = overtake::during(&shared, &models, |overtaken| run_batch(&shared, &models, batch, overtaken));
-                shared.lock().queue.overtaken(overtaken);
+            Some(Todo::Stop) => {
+                landing.end(flying.take());
+                return;
             }
-            Todo::Batch(batch) => run_batch(&shared, &models, batch, &Overtaken::default()),
-            Todo::Stop => return,
+            // Nothing waits, so this thread may.
+            None => landing.end(flying.take()),
         }
     }
 }
 
+/// Computes a batch on this thread; bulk work may be overtaken on the way.
+fn here(shared: &Arc<Shared>, models: &Models, batch: Batch<Job>) {
+    if batch.lane == Lane::Interactive {
+        return run_batch(shared, &models.borrow(), batch, &Overtaken::default());
+    }
+    let overtaken = overtake::during(shared, models, |overtaken| run_batch(shared, &models.borrow(), batch, overtaken));
+    shared.lock().queue.overtaken(overtaken);
+}
+
 /// Computes what is still wanted of a batch, and takes its time without what overtook it.
-pub(super) fn run_batch(shared: &Shared, models: &Models, batch: Batch<Job>, overtaken: &Overtaken) {
-    let models = models.borrow();
-    let Some(model) = models.get(batch.model) else { return };
+pub(super) fn run_batch(shared: &Shared, models: &[Place], batch: Batch<Job>, overtaken: &Overtaken) {
+    let Some(Flying { model, lane, jobs, started, flight }) = take_off(models, batch) else { return };
+    let tokens = land(shared, models, model, jobs, started, flight);
+    account(shared, model, lane, tokens, started.elapsed().saturating_sub(overtaken.time()));
+}
+
+/// Gives what is still wanted of a batch to the device.
+fn take_off(models: &[Place], batch: Batch<Job>) -> Option<Flying> {
+    let model = models.get(batch.model)?;
     let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
-    let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
-    if texts == 0 {
-        return;
+    if jobs.is_empty() {
+        return None;
     }
     let started = Instant::now();
-    compute(shared, model, jobs);
+    Some(Flying { model: batch.model, lane: batch.lane, flight: start(model.compute.as_ref(), &jobs), jobs, started })
+}
+
+/// Where batches come back that were computed beside this thread, and since when the device has been free for the one that comes next.
+struct Landing<'a> {
+    shared: &'a Shared,
+    models: Models,
+    free_since: Instant,
+}
+
+impl Landing<'_> {
+    /// Awaits a batch, hands out its rows, and takes its time.
+    fn end(&mut self, flying: Option<Flying>) {
+        let Some(Flying { model, lane, jobs, started, flight }) = flying else { return };
+        let tokens = land(self.shared, &self.models.borrow(), model, jobs, started, flight);
+        // While the batch before it was computed, this one only waited.
+        let took = started.max(self.free_since).elapsed();
+        self.free_since = Instant::now();
+        account(self.shared, model, lane, tokens, took);
+    }
+}
+
+/// Awaits a batch and hands out its rows; its tokens.
+fn land(shared: &Shared, models: &[Place], model: usize, jobs: Vec<Job>, started: Instant, flight: Result<Flight, ComputeError>) -> usize {
+    let Some(model) = models.get(model) else { return 0 };
+    let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
+    hand_out(shared, model, jobs, started, flight);
     meter::batch(&model.name, texts, tokens);
-    let took = started.elapsed().saturating_sub(overtaken.time());
+    tokens
+}
+
+/// Remembers how long a batch took.
+fn account(shared: &Shared, model: usize, lane: Lane, tokens: usize, took: Duration) {
     let mut state = shared.lock();
-    state.took(batch.lane, took);
-    if let Some(pace) = state.paces.get_mut(batch.model) {
+    state.took(lane, took);
+    if let Some(pace) = state.paces.get_mut(model) {
         pace.observe(tokens, took);
     }
 }
 
-/// Waits for work. Loads go first: nothing is served before all models are there.
-fn next(shared: &Shared) -> Todo {
+/// Takes the next thing to do. With `wait` there is always one in the end; without it, nothing if nothing waits. Loads go first: nothing is served
+/// before all models are there.
+fn next(shared: &Shared, wait: bool) -> Option<Todo> {
     let mut state = shared.lock();
     loop {
         if let Some(load) = state.loads.pop_front() {
-            return Todo::Load(load);
+            return Some(Todo::Load(load));
         }
         let next = state.queue.next(Instant::now());
         next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
         shared.queue_changed(&state);
         if let Some(batch) = next.batch {
-            return Todo::Batch(batch);
+            return Some(Todo::Batch(batch));
         }
         if state.phase == Phase::Stopping {
-            return Todo::Stop;
+            return Some(Todo::Stop);
+        }
+        if !wait {
+            return None;
         }
         state = shared.wake.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
     }
@@ -95,10 +169,10 @@ fn next(shared: &Shared) -> Todo {
 
 /// Loads a model and measures it; a panic in a loader is an error like any other.
 fn load(shared: &Shared, load: Load) -> Option<Place> {
-    let Load { name, make, budget_tokens, budget_texts, reply } = load;
+    let Load { name, make, budget_tokens, budget_texts, profile, reply } = load;
     let made = catch_unwind(AssertUnwindSafe(|| -> anyhow::Result<(Box<dyn Compute>, Pace)> {
         let model = make()?;
-        let pace = pace::warm_up(model.as_ref())?;
+        let pace = pace::warm_up(model.as_ref(), &profile)?;
         Ok((model, pace))
     }))
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", text_of(panic.as_ref()))));
@@ -120,10 +194,9 @@ fn load(shared: &Shared, load: Load) -> Option<Place> {
     }
 }
 
-/// Computes texts together; if that fails, in halves, down to the single text, whose request then fails alone.
-fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
-    let started = Instant::now();
-    let result = encode(model.compute.as_ref(), &jobs);
+/// Awaits texts that are computed together; if that fails, computes them in halves, down to the single text, whose request then fails alone.
+fn hand_out(shared: &Shared, model: &Place, mut jobs: Vec<Job>, started: Instant, flight: Result<Flight, ComputeError>) {
+    let result = flight.and_then(|flight| finish(flight, jobs.len() * model.compute.dim()));
     let took = started.elapsed();
     let mut last: Option<&Arc<Pending>> = None;
     for job in &jobs {
@@ -138,23 +211,34 @@ fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
         Err(error) if jobs.len() > 1 => {
             tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
             let rest = jobs.split_off(jobs.len() / 2);
-            compute(shared, model, jobs);
-            compute(shared, model, rest);
+            for half in [jobs, rest] {
+                let (started, flight) = (Instant::now(), start(model.compute.as_ref(), &half));
+                hand_out(shared, model, half, started, flight);
+            }
         }
         Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
     }
 }
 
-/// One forward pass: the right number of values or an error, panics included.
-fn encode(model: &dyn Compute, jobs: &[Job]) -> Result<Vec<f32>, ComputeError> {
+/// Gives texts to the device; a panic is an error like any other.
+fn start(model: &dyn Compute, jobs: &[Job]) -> Result<Flight, ComputeError> {
     let batch = Packed::new(jobs.iter().map(|job| &job.tokens));
-    let expected = jobs.len() * model.dim();
-    let result = catch_unwind(AssertUnwindSafe(|| model.encode(&batch)));
-    let vectors = result.unwrap_or_else(|panic| Err(failed(format!("the computation panicked: {}", text_of(panic.as_ref())))))?;
+    let result = catch_unwind(AssertUnwindSafe(|| model.start(&batch)));
+    result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+}
+
+/// The right number of values or an error, panics included.
+fn finish(flight: Flight, expected: usize) -> Result<Vec<f32>, ComputeError> {
+    let result = catch_unwind(AssertUnwindSafe(|| flight.finish()));
+    let vectors = result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))?;
     if vectors.len() != expected {
         return Err(failed(format!("{} values came out instead of {expected}", vectors.len())));
     }
     Ok(vectors)
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> ComputeError {
+    failed(format!("the computation panicked: {}", text_of(panic)))
 }
 
 /// Hands each row to its request; a row with NaN or infinity is computed again in f32 first.

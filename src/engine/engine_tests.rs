@@ -1,5 +1,6 @@
 //! The engine with made-up models behind it: answers in order, failures contained, clients that leave, a thread that dies.
 
+use super::pipeline::Flight;
 use super::*;
 use crate::ragged::Packed;
 use std::sync::atomic::AtomicUsize;
@@ -34,7 +35,7 @@ fn text(id: u32, len: usize) -> Tokens {
 }
 
 fn options() -> Options {
-    Options { max_batch_tokens: Some(64), max_batch_texts: Some(8), max_queue_tokens: 10_000 }
+    Options { max_batch_tokens: Some(64), max_batch_texts: Some(8), max_queue_tokens: 10_000, profile: None }
 }
 
 async fn engine(encode: impl Fn(&Packed) -> Result<Vec<f32>, ComputeError> + Send + 'static) -> (Engine, ModelId) {
@@ -216,4 +217,74 @@ async fn a_short_request_overtakes_bulk_work_between_two_operations() {
     assert_eq!(bulk.wait_until(soon()).await.unwrap().vectors, [500.0, 40.0]);
     behind.wait_until(soon()).await.unwrap();
     assert_eq!(*order.lock().unwrap(), [502, 500, 501]);
+}
+
+/// A device that computes beside the thread that feeds it, and notes what it is told; memory for `most` tokens at a time.
+struct Beside {
+    notes: Arc<Mutex<Vec<String>>>,
+    most: usize,
+}
+
+impl Compute for Beside {
+    fn dim(&self) -> usize {
+        2
+    }
+    fn longest(&self) -> usize {
+        512
+    }
+    fn start(&self, batch: &Packed) -> Result<Flight, ComputeError> {
+        let (rows, id, notes) = (rows(batch), batch.ids[0], self.notes.clone());
+        if batch.tokens() > self.most {
+            return Err(ComputeError::OutOfMemory(candle_core::Error::Msg("made up".into())));
+        }
+        notes.lock().unwrap().push(format!("start {id}"));
+        Ok(Flight::later(move || {
+            notes.lock().unwrap().push(format!("finish {id}"));
+            Ok(rows)
+        }))
+    }
+    fn overlaps(&self) -> bool {
+        true
+    }
+    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        self.start(batch)?.finish()
+    }
+    fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+        Ok(rows(batch))
+    }
+}
+
+/// An engine on such a device, with the device's notes after the warm-up.
+async fn beside(most: usize, options: Options) -> (Engine, ModelId, Arc<Mutex<Vec<String>>>) {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let engine = Engine::start(options).unwrap();
+    let device = Beside { notes: notes.clone(), most };
+    let ready = engine.load("m", move || Ok(Box::new(device))).await.unwrap();
+    notes.lock().unwrap().clear();
+    (engine, ready.model, notes)
+}
+
+#[tokio::test]
+async fn the_next_batch_is_given_to_the_device_before_the_last_one_is_awaited() {
+    let (engine, model, notes) = beside(usize::MAX, Options { max_batch_texts: Some(1), ..options() }).await;
+    // One request whose texts are batches of their own: they all wait when the first is taken.
+    let answer = engine.submit(work(model, vec![text(1, 3), text(2, 3), text(3, 3)])).unwrap().wait_until(soon()).await.unwrap();
+    assert_eq!(answer.vectors, [1.0, 3.0, 2.0, 3.0, 3.0, 3.0]);
+    assert_eq!(*notes.lock().unwrap(), ["start 1", "start 2", "finish 1", "start 3", "finish 2", "finish 3"]);
+}
+
+#[tokio::test]
+async fn a_device_that_runs_out_of_memory_gets_the_batch_in_halves() {
+    let (engine, model, notes) = beside(256, Options { max_batch_tokens: Some(1000), ..options() }).await;
+    let texts: Vec<_> = (1..=4).map(|id| text(id, 100)).collect();
+    let answer = engine.submit(work(model, texts)).unwrap().wait_until(soon()).await.unwrap();
+    assert_eq!(answer.vectors.chunks(2).map(|row| row[0]).collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(*notes.lock().unwrap(), ["start 1", "finish 1", "start 3", "finish 3"]);
+    // A text that is too large alone fails alone.
+    let tickets: Vec<_> = [(5, 10), (6, 300), (7, 10)].map(|(id, len)| engine.submit(work(model, vec![text(id, len)])).unwrap()).into();
+    let mut results = Vec::new();
+    for ticket in tickets {
+        results.push(ticket.wait_until(soon()).await.is_ok());
+    }
+    assert_eq!(results, [true, false, true]);
 }

@@ -110,7 +110,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     };
     let Encoder { architecture, config, network, stages, limits, positions_from, text } = encoder;
     let device = options.device.unwrap_or_else(Device::best);
-    let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
+    let place = Place::new(open(device)?, options.dtype.unwrap_or(DType::F32));
     let about = info::About {
         architecture,
         hidden_size: network.width,

@@ -9,6 +9,7 @@ mod overtake;
 pub mod pace;
 mod pending;
 pub mod pipeline;
+pub mod profile;
 pub mod queue;
 
 pub use compute::Compute;
@@ -18,8 +19,10 @@ pub use pipeline::ComputeError;
 use crate::ragged::Tokens;
 use pace::Pace;
 use pending::{Job, Pending};
+use profile::Profile;
 use queue::{Budget, Lane, ModelId, Queue, RequestId, Submission};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +37,8 @@ pub struct Options {
     pub max_batch_texts: Option<usize>,
     /// The most tokens that wait; over that, requests are refused.
     pub max_queue_tokens: usize,
+    /// Budgets that devices held at earlier starts; `None` = found anew each time.
+    pub profile: Option<PathBuf>,
 }
 
 /// All texts of one request, ready to compute.
@@ -80,6 +85,7 @@ struct Load {
     make: Make,
     budget_tokens: Option<usize>,
     budget_texts: Option<usize>,
+    profile: Profile,
     reply: oneshot::Sender<anyhow::Result<Ready>>,
 }
 
@@ -152,8 +158,9 @@ impl Engine {
     /// Loads a model on the device thread, warms it up and measures it. `name` labels its metrics.
     pub async fn load(&self, name: &str, make: impl FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send + 'static) -> anyhow::Result<Ready> {
         let (reply, answer) = oneshot::channel();
-        let Options { max_batch_tokens, max_batch_texts, .. } = self.options;
-        let load = Load { name: name.to_owned(), make: Box::new(make), budget_tokens: max_batch_tokens, budget_texts: max_batch_texts, reply };
+        let Options { max_batch_tokens: budget_tokens, max_batch_texts: budget_texts, .. } = self.options;
+        let profile = Profile::at(self.options.profile.clone());
+        let load = Load { name: name.to_owned(), make: Box::new(make), budget_tokens, budget_texts, profile, reply };
         {
             let mut state = self.shared.lock();
             anyhow::ensure!(state.phase == Phase::Running, "the engine is stopping");

@@ -69,7 +69,7 @@ fn turn(shared: &Shared, models: &Models, overtaken: &Overtaken) {
     shared.queue_changed(&state);
     drop(state);
     if let Some(batch) = next.batch {
-        device::run_batch(shared, models, batch, &Overtaken::default());
+        device::run_batch(shared, &models.borrow(), batch, &Overtaken::default());
     }
     overtaken.time.set(overtaken.time() + started.elapsed());
 }

@@ -2,6 +2,7 @@
 
 use super::compute::Compute;
 use super::pipeline::ComputeError;
+use super::profile::{Found, Profile};
 use super::queue::Budget;
 use crate::ragged::{Packed, Tokens};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const PROBES: usize = 3;
 const BUDGET_TOKENS: (usize, usize) = (64, 32_768);
 /// The default limit of texts per batch: many tiny texts cost more than their tokens say.
 const BUDGET_TEXTS: usize = 512;
+/// A batch this much larger than the budget was computed before the budget counts as one that the device's memory takes.
+const HEADROOM: (usize, usize) = (4, 3);
 /// How much of the past a new batch leaves in the running rate.
 const KEEP: f64 = 0.9;
 
@@ -30,13 +33,20 @@ pub struct Pace {
     warm: f64,
     tokens: f64,
     seconds: f64,
+    /// What the device's memory takes with headroom, where that was tried.
+    most_tokens: Option<usize>,
 }
 
 impl Pace {
     /// From one measured batch.
     pub fn of(tokens: usize, took: Duration) -> Self {
         let (tokens, seconds) = (tokens.max(1) as f64, took.as_secs_f64().max(1e-6));
-        Self { warm: tokens / seconds, tokens, seconds }
+        Self { warm: tokens / seconds, tokens, seconds, most_tokens: None }
+    }
+
+    /// The same with an end to the budget.
+    pub fn within(self, most_tokens: usize) -> Self {
+        Self { most_tokens: Some(most_tokens), ..self }
     }
 
     /// Takes one more batch into the running rate; large batches weigh more.
@@ -69,6 +79,7 @@ impl Pace {
     pub fn budget(&self, tokens: Option<usize>, texts: Option<usize>, overtaken: bool) -> Budget {
         let aimed = (self.warm * BATCH_TARGET.as_secs_f64()) as usize;
         let (least, most) = BUDGET_TOKENS;
+        let most = self.most_tokens.map_or(most, |own| own.clamp(least, most));
         let factor = if overtaken { BULK_FACTOR } else { 1 };
         Budget {
             tokens: tokens.unwrap_or(aimed.clamp(least, most)),
@@ -78,12 +89,52 @@ impl Pace {
     }
 }
 
-/// Runs a model until its weights are warm and its rate is known.
-pub fn warm_up(model: &dyn Compute) -> Result<Pace, ComputeError> {
+/// Runs a model until its weights are warm, its rate is known, and, on a device with memory of its own, a budget that fits into that; what an
+/// earlier start found is tried first.
+///
+/// # Errors
+/// A model that fails on the smallest batch, or for another reason than memory.
+pub fn warm_up(model: &dyn Compute, profile: &Profile) -> Result<Pace, ComputeError> {
     run(model, 1, 8)?;
-    let mut texts = 1;
+    let Some(name) = model.profile() else { return measure(model) };
+    if let Some(found) = profile.find(&name) {
+        match run(model, found.most_tokens.div_ceil(PROBE_TOKENS), PROBE_TOKENS) {
+            // At the rate of then: a single first batch also pays for what is made ready once.
+            Ok(_) => return Ok(Pace::of(found.tokens_per_s as usize, Duration::from_secs(1)).within(found.most_tokens)),
+            Err(error) => tracing::warn!(%error, tokens = found.most_tokens, "the budget of an earlier start does not hold; it is measured again"),
+        }
+        profile.forget(&name);
+    }
+    let pace = hold(model, measure(model)?)?;
+    if let Some(most_tokens) = pace.most_tokens {
+        profile.keep(&name, Found { most_tokens, tokens_per_s: pace.warm });
+    }
+    Ok(pace)
+}
+
+/// Ends the budget where the device's memory does, with headroom.
+fn hold(model: &dyn Compute, pace: Pace) -> Result<Pace, ComputeError> {
+    let (more, than) = HEADROOM;
+    let least = BUDGET_TOKENS.0;
+    let mut tokens = pace.budget(None, None, false).tokens;
     loop {
-        let (tokens, mut took) = run(model, texts, PROBE_TOKENS)?;
+        match run(model, (tokens * more / than).div_ceil(PROBE_TOKENS), PROBE_TOKENS) {
+            Ok(_) => return Ok(pace.within(tokens)),
+            Err(ComputeError::OutOfMemory(_)) if tokens > least => tokens = (tokens / 2).max(least),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The rate of ever larger batches, until one takes long enough or is too large for the device.
+fn measure(model: &dyn Compute) -> Result<Pace, ComputeError> {
+    let (mut texts, mut held) = (1, None);
+    loop {
+        let (tokens, mut took) = match (run(model, texts, PROBE_TOKENS), held) {
+            (Ok(measured), _) => measured,
+            (Err(ComputeError::OutOfMemory(_)), Some((tokens, took))) => return Ok(Pace::of(tokens, took)),
+            (Err(error), _) => return Err(error),
+        };
         if took >= ENOUGH || tokens >= BUDGET_TOKENS.1 {
             // The best of a few: what else the machine does while we start says nothing about the model.
             for _ in 1..PROBES {
@@ -93,7 +144,7 @@ pub fn warm_up(model: &dyn Compute) -> Result<Pace, ComputeError> {
                 return Ok(Pace::of(tokens, took));
             }
         }
-        texts *= 2;
+        (texts, held) = (texts * 2, Some((tokens, took)));
     }
 }
 
@@ -131,5 +182,59 @@ mod tests {
         assert_eq!(pace.warm_tokens_per_s(), 1000.0);
         assert_eq!(pace.idle_time_for(2000), Duration::from_secs(2));
         assert_eq!(pace.time_for(usize::MAX).max(Duration::from_secs(1)), pace.time_for(usize::MAX));
+    }
+
+    /// A device whose memory ends at so many tokens, and that computes at a fixed rate.
+    struct Device {
+        memory_tokens: usize,
+        asked: std::cell::RefCell<Vec<usize>>,
+    }
+
+    impl Compute for Device {
+        fn dim(&self) -> usize {
+            1
+        }
+        fn longest(&self) -> usize {
+            512
+        }
+        fn profile(&self) -> Option<String> {
+            Some("made up".to_owned())
+        }
+        fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+            self.asked.borrow_mut().push(batch.tokens());
+            let full = || ComputeError::OutOfMemory(candle_core::Error::Msg("made up".into()));
+            if batch.tokens() > self.memory_tokens { Err(full()) } else { Ok(vec![0.; batch.texts()]) }
+        }
+        fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
+            self.encode(batch)
+        }
+    }
+
+    fn device(memory_tokens: usize) -> Device {
+        Device { memory_tokens, asked: Default::default() }
+    }
+
+    #[test]
+    fn the_budget_leaves_headroom_in_the_devices_memory() {
+        let budget = |memory_tokens| warm_up(&device(memory_tokens), &Profile::default()).unwrap().budget(None, None, false).tokens;
+        // Too fast to end by time: the largest budget, where the memory takes a third more than that.
+        assert_eq!(budget(50_000), 32_768);
+        assert_eq!(budget(40_000), 16_384);
+        assert_eq!(budget(1000), 512);
+        assert!(matches!(warm_up(&device(4), &Profile::default()), Err(ComputeError::OutOfMemory(_))));
+    }
+
+    #[test]
+    fn the_next_start_takes_the_budget_that_held_unless_it_no_longer_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let profile = Profile::at(Some(dir.path().join("budgets.json")));
+        warm_up(&device(40_000), &profile).unwrap();
+        let next = device(40_000);
+        assert_eq!(warm_up(&next, &profile).unwrap().budget(None, None, false).tokens, 16_384);
+        assert_eq!(next.asked.into_inner(), [8, 16_384]);
+        // Another process now holds half of the memory.
+        let smaller = device(10_000);
+        assert_eq!(warm_up(&smaller, &profile).unwrap().budget(None, None, false).tokens, 4096);
+        assert_eq!(profile.find("made up").map(|found| found.most_tokens), Some(4096));
     }
 }

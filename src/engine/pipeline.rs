@@ -1,14 +1,20 @@
 //! modules.json as a pipeline: the encoder, then Pooling, Dense, LayerNorm, Normalize as data.
 
 mod dense;
+mod flight;
 pub mod modules;
 mod norm;
 pub mod pooling;
 
+pub use flight::Flight;
+
 use crate::exec::tensor::TensorExecutor;
 use crate::exec::{self, Executor, Place};
+use crate::kernels::device::download::Download;
+use crate::kernels::device::{Ops, pool};
 use crate::network::{DType, LoadError, Network, Weight};
 use crate::ragged::Packed;
+use candle_core::Tensor;
 use dense::Dense;
 use norm::LayerNorm;
 use pooling::{Mode, Pooling};
@@ -38,6 +44,29 @@ enum Stage {
     Dense(Dense),
     LayerNorm(LayerNorm),
     Normalize,
+}
+
+impl Stage {
+    /// The same stage elsewhere.
+    fn moved(&self, place: &Place) -> candle_core::Result<Self> {
+        Ok(match self {
+            Self::Dense(dense) => Self::Dense(dense.moved(place)?),
+            Self::LayerNorm(norm) => Self::LayerNorm(norm.moved(place)?),
+            Self::Normalize => Self::Normalize,
+        })
+    }
+
+    /// Rows that nobody else holds, `[B, dim]`, on the device of the kernels.
+    fn forward_on_device(&self, rows: Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(dense) => dense.forward_on_device(&rows),
+            Self::LayerNorm(norm) => norm.forward_on_device(&rows),
+            Self::Normalize => {
+                pool::unit_length(&rows)?;
+                Ok(rows)
+            }
+        }
+    }
 }
 
 /// What modules.json says after its Transformer.
@@ -89,7 +118,10 @@ pub struct Pipeline {
     /// `C`: width of the encoder's hidden state.
     width: usize,
     stages: Stages,
+    /// The stages after pooling once more, in f32 on the device, where its kernels pool.
+    on_device: Vec<Stage>,
     dtype: DType,
+    overlaps: bool,
     /// Why the encoder does not run on the fused executor, if it does not.
     fused: Result<(), &'static str>,
     /// The description with the files it maps, kept where the encoder is not the reference itself.
@@ -107,8 +139,24 @@ impl Pipeline {
         let (encoder, fused) = (Executor::new(&network, place)?, exec::fused(&network, place));
         let is_reference = matches!(encoder, Executor::Tensor(_)) && place.dtype == DType::F32;
         let width = network.width;
+        let there = Place { dtype: DType::F32, ..place.clone() };
+        let on_device = match place.ops {
+            Ops::Plain => Ok(Vec::new()),
+            Ops::Fused => stages.rest.iter().map(|stage| stage.moved(&there)).collect(),
+        };
+        let on_device = on_device.map_err(|error: candle_core::Error| LoadError::Device(error.into()))?;
         let network = (!is_reference).then_some(network);
-        Ok(Self { encoder, width, stages, dtype: place.dtype, fused, network, reference: OnceLock::new() })
+        Ok(Self {
+            encoder,
+            width,
+            stages,
+            on_device,
+            dtype: place.dtype,
+            overlaps: place.device.is_cuda(),
+            fused,
+            network,
+            reference: OnceLock::new(),
+        })
     }
 
     /// The vectors of a batch as modules.json leaves them: `[B, dim]`, row-major.
@@ -116,7 +164,29 @@ impl Pipeline {
     /// # Errors
     /// A batch the model cannot take (ids outside the vocabulary, texts that are empty or too long), a device that fails or is full.
     pub fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
-        self.run(|batch| self.encoder.run(batch), batch)
+        self.start(batch)?.finish()
+    }
+
+    /// Queues a batch on the device. On a GPU it gives back at once, and the next batch may be queued before this one is awaited; elsewhere it is
+    /// computed here.
+    ///
+    /// # Errors
+    /// As `encode`; what fails later is said when it is awaited.
+    pub fn start(&self, batch: &Packed) -> Result<Flight, ComputeError> {
+        let pooling = &self.stages.pooling;
+        let pooled = || self.encoder.pooled(batch, &pooling.codes(), pooling.include_prompt());
+        match (batch.texts() > 0).then(pooled).flatten() {
+            Some(rows) => {
+                let rows = self.on_device.iter().try_fold(rows?, |rows, stage| stage.forward_on_device(rows))?;
+                Ok(Flight::of(Download::start(&rows)?))
+            }
+            None => self.run(|batch| self.encoder.run(batch), batch).map(Flight::there),
+        }
+    }
+
+    /// Whether `start` gives back before the batch is computed.
+    pub fn overlaps(&self) -> bool {
+        self.overlaps
     }
 
     /// The same in f32, for vectors that came out non-finite in the dtype computed in. Slow: on the processor.

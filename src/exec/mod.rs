@@ -7,6 +7,7 @@ mod weights;
 
 pub use weights::Place;
 
+use crate::kernels::device::Ops;
 use crate::kernels::host::{Cpu, Element};
 use crate::network::{DType, LoadError, Network};
 use crate::ragged::Packed;
@@ -50,6 +51,14 @@ impl Executor {
         }
     }
 
+    /// As `TensorExecutor::pooled`.
+    pub fn pooled(&self, batch: &Packed, modes: &[i32], include_prompt: bool) -> Option<Result<candle_core::Tensor>> {
+        match self {
+            Self::Host(_) => None,
+            Self::Tensor(tensor) => tensor.pooled(batch, modes, include_prompt),
+        }
+    }
+
     /// What the weights occupy where they compute.
     pub fn weight_bytes(&self) -> usize {
         match self {
@@ -72,7 +81,7 @@ impl Executor {
 /// # Errors
 /// The reason, if it does not.
 pub fn fused(network: &Network, place: &Place) -> std::result::Result<(), &'static str> {
-    if !place.device.is_cpu() {
+    if !place.device.is_cpu() || place.ops == Ops::Fused {
         return Err("it computes on a GPU");
     }
     if !matches!(place.dtype, DType::F32 | DType::Int8) {

@@ -1,5 +1,6 @@
 //! Any `Network` on candle tensors, activations packed `[T, C]`: every device, and the reference that other executors are tested against.
 
+mod angles;
 mod attention;
 mod batch;
 mod embeddings;
@@ -13,12 +14,15 @@ pub(crate) use mlp::activate;
 pub(crate) use norm::NormOp;
 
 use super::{Limits, Place, between};
-use crate::network::{LoadError, Network, Rope};
+use crate::kernels::device::pool::pool;
+use crate::kernels::device::{Ops, rope::fits};
+use crate::network::{LoadError, Network};
 use crate::ragged::Packed;
+use angles::Ropes;
 use batch::Batch;
 use candle_core::{DType, Result, Tensor};
 use embeddings::EmbeddingsOp;
-use layer::LayerOp;
+use layer::{LayerOp, Stream};
 use std::sync::Arc;
 
 /// A network whose weights lie on the device.
@@ -28,8 +32,8 @@ pub struct TensorExecutor {
     layers: Vec<LayerOp>,
     order: Vec<usize>,
     norm: Option<NormOp>,
-    /// Those that differ; layers refer to them by index.
-    ropes: Vec<Arc<Rope>>,
+    /// Layers refer to them by index.
+    ropes: Ropes,
     limits: Limits,
     place: Place,
 }
@@ -40,6 +44,8 @@ impl TensorExecutor {
     /// # Errors
     /// Weights that are not finite, a device that fails or is full.
     pub fn new(network: &Network, place: &Place) -> std::result::Result<Self, LoadError> {
+        let fits = network.layers.iter().all(|layer| fits(layer.attention.head_dim));
+        let place = &Place { ops: if fits { place.ops } else { Ops::Plain }, ..place.clone() };
         let (mut layers, mut held, mut order, mut ropes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for layer in &network.layers {
             let known = held.iter().position(|other| Arc::ptr_eq(other, layer));
@@ -54,7 +60,7 @@ impl TensorExecutor {
             layers,
             order,
             norm: network.norm.as_ref().map(|norm| NormOp::new(norm, place)).transpose()?,
-            ropes,
+            ropes: Ropes::new(ropes),
             limits: Limits::of(network),
             place: place.clone(),
         })
@@ -66,24 +72,45 @@ impl TensorExecutor {
         self.embeddings.weight_bytes() + layers + self.norm.as_ref().map_or(0, NormOp::weight_bytes)
     }
 
+    /// The hidden state after the last layer, `[T, C]`, in the batch's own order.
+    fn forward(&self, batch: &Batch) -> Result<Tensor> {
+        let mut stream = Stream::new(self.embeddings.forward(batch)?);
+        for (place, index) in self.order.iter().enumerate() {
+            // What a GPU has been told it does in that order; only on the processor does the thread wait for its own work.
+            if self.place.device.is_cpu() {
+                between::here();
+            }
+            let next = match self.order.get(place + 1) {
+                Some(next) => self.layers[*next].first_norm(),
+                None => self.norm.as_ref(),
+            };
+            stream = self.layers[*index].forward(stream, next, batch)?;
+        }
+        stream.into_normed(self.norm.as_ref())
+    }
+
+    /// One row per text in the order of the batch, `[B, modes C]` in f32 on the device, where its own kernels pool; `None` elsewhere. For `modes`
+    /// see `kernels::device::pool`.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn pooled(&self, batch: &Packed, modes: &[i32], include_prompt: bool) -> Option<Result<Tensor>> {
+        let pooled = || {
+            self.limits.check(batch)?;
+            let batch = Batch::new(batch, include_prompt, &self.embeddings, &self.ropes, &self.place)?;
+            pool(&self.forward(&batch)?, &batch.texts, modes)
+        };
+        (self.place.ops == Ops::Fused).then(pooled)
+    }
+
     /// The hidden state after the last layer, `[T, C]` in f32, in the order of the batch.
     ///
     /// # Errors
     /// Ids outside the vocabulary, texts that are empty or too long, an adapter that there is not, a device that fails or is full.
     pub fn run(&self, batch: &Packed) -> Result<Tensor> {
         self.limits.check(batch)?;
-        let batch = Batch::new(batch, &self.ropes, &self.place)?;
-        let mut x = self.embeddings.forward(&batch)?;
-        for index in &self.order {
-            // What a GPU has been told it does in that order; only here does the thread wait for its own work.
-            if self.place.device.is_cpu() {
-                between::here();
-            }
-            x = self.layers[*index].forward(&x, &batch)?;
-        }
-        if let Some(norm) = &self.norm {
-            x = norm.forward(&x)?;
-        }
+        let batch = Batch::new(batch, true, &self.embeddings, &self.ropes, &self.place)?;
+        let x = self.forward(&batch)?;
         batch.restore(&x.to_dtype(DType::F32)?)
     }
 }

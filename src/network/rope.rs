@@ -51,6 +51,14 @@ impl Rope {
         }
     }
 
+    /// Texts of at most this many tokens are all turned by the same angles; `None` = all texts are.
+    pub fn same_up_to(&self) -> Option<usize> {
+        match &self.frequencies {
+            Frequencies::Fixed(_) => None,
+            Frequencies::Dynamic { trained, .. } | Frequencies::ByLength { trained, .. } => Some(*trained),
+        }
+    }
+
     /// Cosines and sines for a text of that many tokens, `[tokens, dim / 2]` each, row-major. The angle is the f32 product that the reference
     /// computes, not a more exact one.
     pub fn table(&self, tokens: usize) -> (Vec<f32>, Vec<f32>) {

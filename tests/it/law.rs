@@ -17,7 +17,7 @@ use vecmill::ragged::{Packed, Tokens};
 const MAX_ABS: f32 = 1e-5;
 
 /// The same for random networks, whose norms and softmaxes amplify rounding as no trained network's do.
-const RANDOM_MAX_ABS: f32 = 1e-4;
+pub const RANDOM_MAX_ABS: f32 = 1e-4;
 
 /// Cosines that int8 keeps to f32 for 99 of 100 rows of random networks' hidden states, and for half of them. No bound holds for all: an expert's
 /// router decides otherwise where two experts are all but equal, and these networks amplify what comes of it.
@@ -27,18 +27,18 @@ const INT8_COSINE: (f64, f64) = (0.999, 0.999_9);
 const MIN_COSINE: f64 = 0.999999;
 
 /// Texts of 1 to `longest` tokens, each with one of `adapters` or none; lengths often repeat, as attention takes equal ones together.
-fn texts(vocabulary: usize, longest: usize, adapters: usize) -> impl Strategy<Value = Vec<Tokens>> {
+pub fn texts(vocabulary: usize, longest: usize, adapters: usize) -> impl Strategy<Value = Vec<Tokens>> {
     let len = prop_oneof![1..=longest, Just(1), Just(7.min(longest)), Just(longest)];
     let text = len.prop_flat_map(move |len| (vec(0..vocabulary as u32, len), 0..len, 0..=adapters));
     let text = text.prop_map(|(ids, prompt_len, adapter)| Tokens { prompt_len, adapter: adapter.checked_sub(1), ..Tokens::whole(ids) });
     vec(text, 1..12)
 }
 
-fn runner(cases: u32) -> TestRunner {
+pub fn runner(cases: u32) -> TestRunner {
     TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::with_cases(cases) }, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 
-fn compare(batch: &[f32], single: &[f32], most: f32, worst: &RefCell<f32>) -> Result<(), TestCaseError> {
+pub fn compare(batch: &[f32], single: &[f32], most: f32, worst: &RefCell<f32>) -> Result<(), TestCaseError> {
     let size = single.iter().fold(1f32, |size, x| size.max(x.abs()));
     let diff = max_abs_diff(batch, single) / size;
     prop_assert!(diff <= most, "off by {diff}");

@@ -23,6 +23,8 @@ mod hub;
 #[cfg(feature = "hub")]
 mod hub_remote;
 mod jobs;
+#[cfg(feature = "device-emulation")]
+mod kernels;
 mod law;
 mod models;
 mod mutation;

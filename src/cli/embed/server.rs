@@ -48,7 +48,8 @@ impl Server {
         let settings =
             Settings { truncate: flags.truncate.unwrap_or_default(), as_the_model: flags.normalize == Normalize::Model, ..Settings::default() };
         let model = ServeModel { slug: what.slug(), what, settings, load };
-        let engine = Engine::start(engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS })?;
+        let budgets = Some(hub.cache_dir.join("budgets.json"));
+        let engine = Engine::start(engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS, profile: budgets })?;
         let options = service::Options {
             max_texts: usize::MAX,
             max_request_tokens: TOKENS,

@@ -21,7 +21,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let described = gguf.describe()?;
     let (mode, pooling_named) = (mode(&described, &gguf, options)?, described.pooling.is_some());
     let device = options.device.unwrap_or_else(Device::best);
-    let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
+    let place = Place::new(open(device)?, options.dtype.unwrap_or(DType::F32));
     let Described { architecture, network, dense, context, .. } = described;
     let stages = Stages::of_one_file(mode, &dense, network.width)?;
     let (hidden_size, vocabulary, positions) = (network.width, network.vocabulary(), network.max_tokens);

@@ -8,7 +8,7 @@ use crate::network::{Activation, Linear, LoadError, Weight, WeightTable};
 use candle_core::{Device, Result, Tensor};
 use std::path::Path;
 
-/// A Dense module. Few rows pass here, so it computes in f32 on the processor wherever the encoder is.
+/// A Dense module. Few rows pass here, so it computes in f32 wherever the encoder is.
 pub struct Dense {
     linear: LinearOp,
     activation: Activation,
@@ -74,17 +74,31 @@ impl Dense {
         self.out_features
     }
 
+    /// The same module elsewhere.
+    pub(super) fn moved(&self, place: &Place) -> Result<Self> {
+        let residual = match &self.residual {
+            Residual::None => Residual::None,
+            Residual::Input => Residual::Input,
+            Residual::Projected(map) => Residual::Projected(map.moved(place)?),
+        };
+        Ok(Self { linear: self.linear.moved(place)?, activation: self.activation, residual, out_features: self.out_features })
+    }
+
     /// `activation(W x + b)` of each row, and the residual.
     pub(super) fn forward(&self, rows: Rows) -> Result<Rows> {
         let count = rows.data.len() / rows.dim.max(1);
-        let x = Tensor::from_vec(rows.data, (count, rows.dim), &Device::Cpu)?;
-        let y = activate(&self.linear.forward(&x)?, self.activation)?;
-        let y = match &self.residual {
-            Residual::None => y,
-            Residual::Input => (y + x)?,
-            Residual::Projected(map) => (y + map.forward(&x)?)?,
-        };
+        let y = self.forward_on_device(&Tensor::from_vec(rows.data, (count, rows.dim), &Device::Cpu)?)?;
         Ok(Rows { data: y.flatten_all()?.to_vec1()?, dim: self.out_features })
+    }
+
+    /// The same of `[B, dim]` where the module lies.
+    pub(super) fn forward_on_device(&self, x: &Tensor) -> Result<Tensor> {
+        let y = activate(&self.linear.forward(x)?, self.activation)?;
+        match &self.residual {
+            Residual::None => Ok(y),
+            Residual::Input => y + x,
+            Residual::Projected(map) => y + map.forward(x)?,
+        }
     }
 }
 

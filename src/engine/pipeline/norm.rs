@@ -38,6 +38,16 @@ impl LayerNorm {
         Ok(Self { op: NormOp::new(&norm, &Place::reference())? })
     }
 
+    /// The same module elsewhere.
+    pub(super) fn moved(&self, place: &Place) -> Result<Self> {
+        Ok(Self { op: self.op.moved(place)? })
+    }
+
+    /// Of `[B, dim]` where the module lies.
+    pub(super) fn forward_on_device(&self, x: &Tensor) -> Result<Tensor> {
+        self.op.forward(x)
+    }
+
     pub(super) fn forward(&self, rows: Rows) -> Result<Rows> {
         let count = rows.data.len() / rows.dim.max(1);
         let x = Tensor::from_vec(rows.data, (count, rows.dim), &Device::Cpu)?;

@@ -104,6 +104,16 @@ impl Pooling {
         Ok(Self { modes: modes(&json)?, include_prompt: json.bool("include_prompt")?.unwrap_or(true) })
     }
 
+    /// The modes as a device's kernel knows them, which are `Mode::ALL` in order.
+    pub(super) fn codes(&self) -> Vec<i32> {
+        self.modes.iter().map(|mode| *mode as i32).collect()
+    }
+
+    /// Whether the tokens of a prompt count.
+    pub(super) fn include_prompt(&self) -> bool {
+        self.include_prompt
+    }
+
     /// Size of the pooled vector.
     pub fn dim(&self, width: usize) -> usize {
         self.modes.len() * width

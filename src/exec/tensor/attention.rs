@@ -1,12 +1,13 @@
 //! Attention on the device: projections, norms and rotation of queries and keys, and how distance counts.
 
-use super::batch::Batch;
+use super::batch::{Batch, Turns};
 use super::linear::LinearOp;
 use super::norm::NormOp;
 use super::{bytes, device};
 use crate::exec::Place;
 use crate::kernels::device::attention::{AttnSpec, Bias, Disentangling, attend};
-use crate::kernels::device::rope::rotate;
+use crate::kernels::device::flash::{self, Tiles};
+use crate::kernels::device::rope::{Angles, HeadNorms, norm_rotate, rotate};
 use crate::network::{Attention, Disentangled, LoadError, Pairing, PositionBias, Rope};
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
@@ -65,40 +66,79 @@ impl AttentionOp {
 
     /// `[T, C]` -> `[T, C]`.
     pub(super) fn forward(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let [q, k, v] = self.project(x, batch)?;
-        let norm = |x: Tensor, norm: &NormOp| -> Result<Tensor> {
-            let shape = x.dims().to_vec();
-            // A norm as wide as all heads together takes them as one row.
-            if norm.width() == self.head_dim { norm.forward(&x) } else { norm.forward(&x.flatten_from(1)?)?.reshape(shape) }
+        let mixed = match &batch.turns {
+            Turns::Plain(angles) => self.attend_plain(self.project(x, batch)?, angles, batch)?,
+            Turns::Fused { angles, tiles } => self.attend_fused(self.project(x, batch)?, angles, tiles, batch)?,
         };
-        let (q, k) = match &self.qk_norm {
-            Some((query, key)) => (norm(q, query)?, norm(k, key)?),
-            None => (q, k),
-        };
+        self.output.forward_each(&mixed.flatten_from(1)?, batch)
+    }
+
+    /// Queries, keys and values to what they mix, `[T, H, D]`, by one operation after the other.
+    fn attend_plain(&self, projected: Projected, angles: &[(Tensor, Tensor)], batch: &Batch) -> Result<Tensor> {
+        let [q, k, v] = projected.split(self.heads, self.kv_heads)?;
+        let (q, k) = self.norm_apart(q, k)?;
         let (q, k) = match self.rope {
             Some((index, pairing)) => {
-                let (cos, sin) = &batch.angles[index];
+                let (cos, sin) = &angles[index];
                 let interleaved = pairing == Pairing::Neighbours;
                 (rotate(&q, cos, sin, interleaved)?, rotate(&k, cos, sin, interleaved)?)
             }
             None => (q, k),
         };
-        let mixed = attend(&q, &k, &v, &batch.segments, &self.spec, &self.bias.at(batch.longest())?)?;
-        self.output.forward_each(&mixed.flatten_from(1)?, batch)
+        attend(&q, &k, &v, &batch.segments, &self.spec, &self.bias.at(batch.longest())?)
     }
 
-    /// `[T, H, D]`, `[T, G, D]`, `[T, G, D]`.
-    fn project(&self, x: &Tensor, batch: &Batch) -> Result<[Tensor; 3]> {
+    /// The same by the kernels: norm and rotation in place, then all texts and heads at once.
+    fn attend_fused(&self, projected: Projected, angles: &[Angles], tiles: &Tiles, batch: &Batch) -> Result<Tensor> {
         let (heads, kv_heads) = (self.heads, self.kv_heads);
+        let angles = self.rope.map(|(index, _)| &angles[index]);
+        let norms = self.qk_norm.as_ref().map(|(query, key)| HeadNorms { query: query.weights(), key: key.weights() });
+        let by_head = self.qk_norm.as_ref().is_some_and(|(query, key)| [query, key].iter().all(|norm| norm.width() == self.head_dim));
+        let (norms, projected) = match norms {
+            Some(norms) if by_head && norms.query.rms == norms.key.rms => (Some(norms), projected),
+            Some(_) => {
+                let [q, k, v] = projected.split(heads, kv_heads)?;
+                let (q, k) = self.norm_apart(q, k)?;
+                (None, Projected::Three([q, k, v]))
+            }
+            None => (None, projected),
+        };
+        if norms.is_some() || angles.is_some() {
+            match &projected {
+                Projected::One(qkv) => norm_rotate(qkv, heads + kv_heads, heads, norms.as_ref(), angles)?,
+                Projected::Three([q, k, _]) => {
+                    norm_rotate(q, heads, heads, norms.as_ref(), angles)?;
+                    norm_rotate(k, kv_heads, 0, norms.as_ref(), angles)?;
+                }
+            }
+        }
+        let ([q, k, v], bias) = (projected.split(heads, kv_heads)?, self.bias.at(batch.longest())?);
+        if flash::supports(self.head_dim, &bias) {
+            return flash::attend(&q, &k, &v, tiles, &self.spec, &bias);
+        }
+        attend(&q, &k, &v, &batch.segments, &self.spec, &bias)
+    }
+
+    /// Norms queries and keys that are tensors of their own.
+    fn norm_apart(&self, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
+        let norm = |x: Tensor, norm: &NormOp| -> Result<Tensor> {
+            let shape = x.dims().to_vec();
+            // A norm as wide as all heads together takes them as one row.
+            if norm.width() == self.head_dim { norm.forward(&x) } else { norm.forward(&x.flatten_from(1)?)?.reshape(shape) }
+        };
+        match &self.qk_norm {
+            Some((query, key)) => Ok((norm(q, query)?, norm(k, key)?)),
+            None => Ok((q, k)),
+        }
+    }
+
+    fn project(&self, x: &Tensor, batch: &Batch) -> Result<Projected> {
         let split = |y: Tensor, heads: usize| y.reshape(((), heads, self.head_dim));
         match &self.qkv {
-            Qkv::One(linear) => {
-                let qkv = split(linear.forward(x)?, heads + 2 * kv_heads)?;
-                Ok([qkv.narrow(1, 0, heads)?, qkv.narrow(1, heads, kv_heads)?, qkv.narrow(1, heads + kv_heads, kv_heads)?])
-            }
+            Qkv::One(linear) => Ok(Projected::One(split(linear.forward(x)?, self.heads + 2 * self.kv_heads)?)),
             Qkv::Three([query, key, value]) => {
                 let (q, k, v) = (query.forward_each(x, batch)?, key.forward_each(x, batch)?, value.forward_each(x, batch)?);
-                Ok([split(q, heads)?, split(k, kv_heads)?, split(v, kv_heads)?])
+                Ok(Projected::Three([split(q, self.heads)?, split(k, self.kv_heads)?, split(v, self.kv_heads)?]))
             }
         }
     }
@@ -113,10 +153,28 @@ impl AttentionOp {
     }
 }
 
+/// Queries, keys and values of a batch: fresh tensors that nobody else holds.
+enum Projected {
+    /// `[T, H + 2 G, D]`.
+    One(Tensor),
+    /// `[T, H, D]`, `[T, G, D]`, `[T, G, D]`.
+    Three([Tensor; 3]),
+}
+
+impl Projected {
+    /// `[T, H, D]`, `[T, G, D]`, `[T, G, D]`, as parts of the same memory.
+    fn split(self, heads: usize, kv_heads: usize) -> Result<[Tensor; 3]> {
+        match self {
+            Self::One(qkv) => Ok([qkv.narrow(1, 0, heads)?, qkv.narrow(1, heads, kv_heads)?, qkv.narrow(1, heads + kv_heads, kv_heads)?]),
+            Self::Three(parts) => Ok(parts),
+        }
+    }
+}
+
 /// See `network::PositionBias`.
 enum BiasOp {
     None,
-    /// Slopes, `[H, 1]`.
+    /// Slopes, `[H]`.
     Alibi(Tensor),
     /// `[buckets, H]`.
     Buckets {
@@ -135,9 +193,7 @@ impl BiasOp {
     fn new(attention: &Attention, place: &Place) -> std::result::Result<Self, LoadError> {
         Ok(match &attention.bias {
             PositionBias::None => Self::None,
-            PositionBias::Alibi(slopes) => {
-                Self::Alibi(Tensor::new(slopes.to_vec(), &place.device).and_then(|slopes| slopes.unsqueeze(1)).map_err(device)?)
-            }
+            PositionBias::Alibi(slopes) => Self::Alibi(Tensor::new(slopes.to_vec(), &place.device).map_err(device)?),
             PositionBias::Buckets { table, max_distance } => Self::Buckets { table: place.tensor(table)?, max_distance: *max_distance },
             PositionBias::Disentangled(about) => {
                 let mut table = place.tensor(&about.table)?;
@@ -160,10 +216,7 @@ impl BiasOp {
         let far = longest.max(1) as i64 - 1;
         match self {
             Self::None => Ok(Bias::None),
-            Self::Alibi(slopes) => {
-                let distances: Vec<f32> = (-far..=far).map(|distance| -(distance.abs() as f32)).collect();
-                Ok(Bias::Distance(slopes.broadcast_mul(&Tensor::new(distances, slopes.device())?.unsqueeze(0)?)?))
-            }
+            Self::Alibi(slopes) => Ok(Bias::Slopes(slopes.clone())),
             Self::Buckets { table, max_distance } => {
                 let buckets: Vec<u32> = (-far..=far).map(|distance| PositionBias::bucket(distance, table.dims()[0], *max_distance) as u32).collect();
                 Ok(Bias::Distance(

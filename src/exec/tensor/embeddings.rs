@@ -5,7 +5,9 @@ use super::linear::LinearOp;
 use super::norm::NormOp;
 use super::{bytes, device};
 use crate::exec::Place;
+use crate::kernels::device::linear;
 use crate::network::{Embeddings, LoadError, Positions, RowDelta, Weight};
+use crate::ragged::Ragged;
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
@@ -39,13 +41,16 @@ struct RowDeltaOp {
 impl RowDeltaOp {
     fn new(delta: &RowDelta, place: &Place) -> std::result::Result<Self, LoadError> {
         let up = |up: &Weight| (place.tensor(up)? * delta.scale).map_err(device);
-        let all = |(down, rows): &(Weight, Weight)| place.tensor(&down.rows(0..1)?)?.matmul(&up(rows)?).map_err(device);
+        let all = |(down, rows): &(Weight, Weight)| {
+            let (down, up) = (place.tensor(&down.rows(0..1)?)?, up(rows)?);
+            up.t().and_then(|up| linear::product(&down, &up)).map_err(device)
+        };
         Ok(Self { down: place.tensor(&delta.down)?, up: up(&delta.up)?, all: delta.token_type.as_ref().map(all).transpose()? })
     }
 
     /// Of the rows of `ids`, `[ids, E]`.
     fn rows_of(&self, ids: &Tensor) -> Result<Tensor> {
-        self.down.index_select(ids, 0)?.matmul(&self.up)
+        linear::product(&self.down.index_select(ids, 0)?, &self.up.t()?)
     }
 
     fn weight_bytes(&self) -> usize {
@@ -81,15 +86,25 @@ impl EmbeddingsOp {
         })
     }
 
+    /// The table's row of each of these ids, which were checked against the map's length; `None` where that is the id itself.
+    pub(super) fn table_rows(&self, ids: &[u32]) -> Option<Vec<u32>> {
+        self.map.as_ref().map(|map| ids.iter().map(|id| map[*id as usize]).collect())
+    }
+
+    /// The row of each token among the positions; `None` where there are none.
+    pub(super) fn position_rows(&self, ids: &[u32], segments: &Ragged) -> Option<Vec<u32>> {
+        let (_, positions) = self.positions.as_ref()?;
+        Some(segments.ranges().flat_map(|text| positions.rows(&ids[text])).collect())
+    }
+
     /// `[T, C]`.
     pub(super) fn forward(&self, batch: &Batch) -> Result<Tensor> {
         let mut x = self.rows(batch)?;
         if self.scale != 1. {
             x = (x * self.scale)?;
         }
-        if let Some((table, positions)) = &self.positions {
-            let rows = batch.segments.ranges().flat_map(|text| positions.rows(&batch.ids[text])).collect();
-            x = (x + table.index_select(&batch.indices(rows)?, 0)?)?;
+        if let (Some((table, _)), Some(rows)) = (&self.positions, &batch.positions) {
+            x = (x + table.index_select(rows, 0)?)?;
         }
         if let Some(first) = &self.token_type {
             x = x.broadcast_add(first)?;
@@ -109,19 +124,15 @@ impl EmbeddingsOp {
 
     /// Each token's own row, `[T, E]`.
     fn rows(&self, batch: &Batch) -> Result<Tensor> {
-        let ids = batch.indices(batch.ids.clone())?;
-        let mut x = match &self.map {
-            // Ids were checked against the map's length.
-            Some(map) => self.tokens.index_select(&batch.indices(batch.ids.iter().map(|id| map[*id as usize]).collect())?, 0)?,
-            None => self.tokens.index_select(&ids, 0)?,
-        };
+        let ids = &batch.ids;
+        let mut x = self.tokens.index_select(batch.rows.as_ref().unwrap_or(ids), 0)?;
         for (adapter, rows) in &batch.adapters {
             if let Some(delta) = self.adapters.get(*adapter) {
                 x = x.index_add(rows, &delta.rows_of(&ids.index_select(rows, 0)?)?, 0)?;
             }
         }
         match &self.weights {
-            Some(weights) => x.broadcast_mul(&weights.index_select(&ids, 0)?),
+            Some(weights) => x.broadcast_mul(&weights.index_select(ids, 0)?),
             None => Ok(x),
         }
     }

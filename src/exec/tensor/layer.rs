@@ -31,19 +31,49 @@ impl LayerOp {
         })
     }
 
-    /// `[T, C]` -> `[T, C]`.
-    pub(super) fn forward(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let y = self.attention_norms.around(x, |x| self.attention.forward(x, batch))?;
-        let y = self.mlp_norms.around(&y, |y| self.mlp.forward(y, batch))?;
-        match &self.convolution {
-            Some(convolution) => convolution.forward(x, &y, batch),
-            None => Ok(y),
+    /// `next` is the norm that the layer's output meets first.
+    pub(super) fn forward(&self, stream: Stream, next: Option<&NormOp>, batch: &Batch) -> Result<Stream> {
+        let input = self.convolution.as_ref().map(|convolution| (convolution, stream.x.clone()));
+        let between = self.mlp_norms.before.as_ref();
+        let stream = self.attention_norms.around(stream, between, |x| self.attention.forward(x, batch))?;
+        let stream = self.mlp_norms.around(stream, if input.is_none() { next } else { None }, |x| self.mlp.forward(x, batch))?;
+        match input {
+            Some((convolution, x)) => Ok(Stream::new(convolution.forward(&x, &stream.x, batch)?)),
+            None => Ok(stream),
         }
+    }
+
+    /// The norm before its attention.
+    pub(super) fn first_norm(&self) -> Option<&NormOp> {
+        self.attention_norms.before.as_ref()
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
         let norms = self.attention_norms.weight_bytes() + self.mlp_norms.weight_bytes();
         self.attention.weight_bytes() + self.mlp.weight_bytes() + norms + self.convolution.as_ref().map_or(0, ConvolutionOp::weight_bytes)
+    }
+}
+
+/// The residual stream between two parts.
+pub(super) struct Stream {
+    /// `[T, C]`.
+    pub(super) x: Tensor,
+    /// What the norm before the next part makes of it, where it came out with the sum.
+    normed: Option<Tensor>,
+}
+
+impl Stream {
+    pub(super) fn new(x: Tensor) -> Self {
+        Self { x, normed: None }
+    }
+
+    /// What enters a part that `before` stands before.
+    pub(super) fn into_normed(self, before: Option<&NormOp>) -> Result<Tensor> {
+        match (self.normed, before) {
+            (Some(normed), _) => Ok(normed),
+            (None, Some(before)) => before.forward(&self.x),
+            (None, None) => Ok(self.x),
+        }
     }
 }
 
@@ -60,15 +90,24 @@ impl NormsOp {
         Ok(Self { before: norm(&norms.before)?, inside: norm(&norms.inside)?, nested: norm(&norms.nested)?, after: norm(&norms.after)? })
     }
 
-    /// `after(x + inside(part(before(x))))`, or `after(x + nested(x + inside(part(before(x)))))`.
-    fn around(&self, x: &Tensor, part: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let apply = |norm: &Option<NormOp>, x: Tensor| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
-        let y = part(&apply(&self.before, x.clone())?)?;
-        let mut y = apply(&self.inside, y)?;
-        if let Some(nested) = &self.nested {
-            y = nested.forward(&(x + y)?)?;
+    /// `after(x + inside(part(before(x))))`, or `after(x + nested(x + inside(part(before(x)))))`. `next` is the norm before the part that follows.
+    fn around(&self, stream: Stream, next: Option<&NormOp>, part: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Stream> {
+        let x = stream.x.clone();
+        let mut y = part(&stream.into_normed(self.before.as_ref())?)?;
+        if let Some(inside) = &self.inside {
+            y = inside.forward(&y)?;
         }
-        apply(&self.after, (x + y)?)
+        if let Some(nested) = &self.nested {
+            y = nested.forward_of_sum(&x, &y)?;
+        }
+        match (&self.after, next) {
+            (Some(after), _) => Ok(Stream::new(after.forward_of_sum(&x, &y)?)),
+            (None, Some(next)) => {
+                let (x, normed) = next.forward_sum(&x, &y)?;
+                Ok(Stream { x, normed: Some(normed) })
+            }
+            (None, None) => Ok(Stream::new((x + y)?)),
+        }
     }
 
     fn weight_bytes(&self) -> usize {

@@ -1,16 +1,33 @@
 //! The position-wise part of a layer on the device: plain, gated, or experts.
 
 use super::batch::Batch;
-use super::bytes;
 use super::linear::LinearOp;
+use super::{bytes, device};
 use crate::exec::Place;
+use crate::kernels::device::activation::{Code, gated};
+use crate::kernels::device::{Ops, linear};
 use crate::network::{Activation, Experts, LoadError, Mlp};
 use candle_core::{D, DType, Result, Tensor};
 
 /// See `network::Mlp`.
 pub(super) enum MlpOp {
-    Plain { up: LinearOp, activation: Activation, down: LinearOp },
-    Gated { gate: LinearOp, up: LinearOp, activation: Activation, down: LinearOp },
+    Plain {
+        up: LinearOp,
+        activation: Activation,
+        down: LinearOp,
+    },
+    Gated {
+        gate: LinearOp,
+        up: LinearOp,
+        activation: Activation,
+        down: LinearOp,
+    },
+    /// Gate and up as one map.
+    Fused {
+        both: LinearOp,
+        activation: Activation,
+        down: LinearOp,
+    },
     Experts(ExpertsOp),
 }
 
@@ -20,7 +37,12 @@ impl MlpOp {
         Ok(match mlp {
             Mlp::Plain { up, activation, down } => Self::Plain { up: linear(up)?, activation: *activation, down: linear(down)? },
             Mlp::Gated { gate, up, activation, down } => {
-                Self::Gated { gate: linear(gate)?, up: linear(up)?, activation: *activation, down: linear(down)? }
+                let (gate, up, activation, down) = (linear(gate)?, linear(up)?, *activation, linear(down)?);
+                let both = if place.ops == Ops::Fused { LinearOp::stack(&[&gate, &up]).map_err(device)? } else { None };
+                match both {
+                    Some(both) => Self::Fused { both, activation, down },
+                    None => Self::Gated { gate, up, activation, down },
+                }
             }
             Mlp::Experts(experts) => Self::Experts(ExpertsOp::new(experts, place)?),
         })
@@ -29,10 +51,14 @@ impl MlpOp {
     /// `[T, C]` -> `[T, C]`.
     pub(super) fn forward(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
         match self {
-            Self::Plain { up, activation, down } => down.forward_each(&activate(&up.forward_each(x, batch)?, *activation)?, batch),
+            Self::Plain { up, activation, down } => down.forward_each(&up.forward_activated(x, *activation, batch)?, batch),
             Self::Gated { gate, up, activation, down } => {
-                let open = activate(&gate.forward_each(x, batch)?, *activation)?;
+                let open = gate.forward_activated(x, *activation, batch)?;
                 down.forward_each(&(open * up.forward_each(x, batch)?)?, batch)
+            }
+            Self::Fused { both, activation, down } => {
+                let (product, bias) = both.product(x)?;
+                down.forward_each(&gated(&product, bias, code(*activation))?, batch)
             }
             Self::Experts(experts) => experts.forward(x),
         }
@@ -42,6 +68,7 @@ impl MlpOp {
         match self {
             Self::Plain { up, down, .. } => up.weight_bytes() + down.weight_bytes(),
             Self::Gated { gate, up, down, .. } => gate.weight_bytes() + up.weight_bytes() + down.weight_bytes(),
+            Self::Fused { both, down, .. } => both.weight_bytes() + down.weight_bytes(),
             Self::Experts(experts) => experts.weight_bytes(),
         }
     }
@@ -78,8 +105,8 @@ impl ExpertsOp {
             let count = rows.len();
             let rows = Tensor::new(rows, x.device())?;
             let shares = Tensor::from_vec(shares, (count, 1), x.device())?.to_dtype(x.dtype())?;
-            let inner = activate(&x.index_select(&rows, 0)?.matmul(&up.t()?)?, self.activation)?;
-            y = y.index_add(&rows, &inner.matmul(down)?.broadcast_mul(&shares)?, 0)?;
+            let inner = activate(&linear::product(&x.index_select(&rows, 0)?, up)?, self.activation)?;
+            y = y.index_add(&rows, &linear::product(&inner, &down.t()?)?.broadcast_mul(&shares)?, 0)?;
         }
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
@@ -106,6 +133,19 @@ impl ExpertsOp {
     fn weight_bytes(&self) -> usize {
         let experts: usize = self.experts.iter().map(|(up, down)| bytes(up) + bytes(down)).sum();
         experts + self.router.weight_bytes() + self.bias.as_ref().map_or(0, bytes)
+    }
+}
+
+/// An activation as the kernels know it.
+pub(super) fn code(activation: Activation) -> Code {
+    match activation {
+        Activation::Identity => 0,
+        Activation::Gelu => 1,
+        Activation::GeluTanh => 2,
+        Activation::Relu => 3,
+        Activation::Sigmoid => 4,
+        Activation::Silu => 5,
+        Activation::Tanh => 6,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::ragged::Ragged;
 use candle_core::{D, DType, Device, Result, Tensor};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Scores of at most this many numbers are held at a time (one query's own scores, if they are more): 64 MiB of f32.
@@ -19,8 +20,11 @@ pub struct AttnSpec {
 }
 
 /// What is added to the scaled scores; `M` is at least the length of the longest text, and distances are `key - query`.
+#[derive(Clone)]
 pub enum Bias {
     None,
+    /// `-slope * |key - query|`, a slope per head, `[H]` in f32.
+    Slopes(Tensor),
     /// A number per head and distance, `[H, 2 M - 1]` in f32; distance 0 is column `M - 1`.
     Distance(Tensor),
     /// Vectors per distance, against queries and keys.
@@ -28,6 +32,7 @@ pub enum Bias {
 }
 
 /// `scale * (q . key[r] + k . query[r])`, `r` being the distance's row.
+#[derive(Clone)]
 pub struct Disentangling {
     /// `[H, D, R]`, met by the queries.
     pub key: Option<Tensor>,
@@ -43,6 +48,7 @@ pub struct Disentangling {
 /// Neighbouring texts of one length share a batched product, so a caller that sorts its texts by length gets few, large products.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Ragged, spec: &AttnSpec, bias: &Bias) -> Result<Tensor> {
     let heads = q.dim(1)?;
+    let bias = &bias.by_distance(segments)?;
     let mut parts = Vec::new();
     for run in runs(segments, heads) {
         let (q, k, v) = (run.split(q)?, run.split(k)?, run.split(v)?);
@@ -57,6 +63,17 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Ragged, spec: &Attn
     match parts.is_empty() {
         true => q.zeros_like(),
         false => Tensor::cat(&parts, 0),
+    }
+}
+
+impl Bias {
+    /// Slopes as a table; everything else as it is.
+    fn by_distance(&self, segments: &Ragged) -> Result<Cow<'_, Self>> {
+        let Self::Slopes(slopes) = self else { return Ok(Cow::Borrowed(self)) };
+        let far = segments.ranges().map(|rows| rows.len()).max().unwrap_or(0).max(1) as i64 - 1;
+        let distances: Vec<f32> = (-far..=far).map(|distance| -(distance.abs() as f32)).collect();
+        let table = slopes.unsqueeze(1)?.broadcast_mul(&Tensor::new(distances, slopes.device())?.unsqueeze(0)?)?;
+        Ok(Cow::Owned(Self::Distance(table)))
     }
 }
 
@@ -104,7 +121,8 @@ impl Block<'_> {
 
     fn add_bias(&self, scores: Tensor, q: &Tensor, k: &Tensor) -> Result<Tensor> {
         match self.bias {
-            Bias::None => Ok(scores),
+            // `attend` has made a table of slopes.
+            Bias::None | Bias::Slopes(_) => Ok(scores),
             Bias::Distance(table) => {
                 let middle = (table.dim(1)? - 1) / 2;
                 let indices = Tensor::new(self.distances(middle).collect::<Vec<_>>(), q.device())?;

@@ -1,10 +1,43 @@
 //! Operations on candle tensors, wherever these lie, and the opening of the device itself.
 
+pub mod activation;
 pub mod attention;
+#[cfg(feature = "cuda")]
+mod cublaslt;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod download;
+#[cfg(feature = "device-emulation")]
+mod emulated;
+pub mod flash;
+mod launch;
+pub mod linear;
+pub mod norm;
+#[cfg(feature = "cuda")]
+mod pinned;
+pub mod pool;
 pub mod rope;
+pub mod upload;
 
 use std::fmt;
 use std::str::FromStr;
+
+/// Whose operations a network on tensors is computed with; chosen once, when it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ops {
+    /// Candle's, one after the other: on every device, and the reference for the others.
+    Plain,
+    /// The kernels of this folder, which do several of those in one pass and know packed texts: on NVIDIA GPUs. In a test build with
+    /// `device-emulation` they run on the processor too.
+    Fused,
+}
+
+impl Ops {
+    /// The best that there are for a device.
+    pub fn of(device: &candle_core::Device) -> Self {
+        if device.is_cuda() { Self::Fused } else { Self::Plain }
+    }
+}
 
 /// Where a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +62,18 @@ impl Device {
         }
     }
 
+    /// The product that it is, where that tells how much it computes: `NVIDIA H100 80GB HBM3`; `None` for a processor.
+    pub fn product(self) -> Option<String> {
+        match self {
+            Self::Cpu => None,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => cuda::product(index),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => None,
+            Self::Metal => Some("Metal".to_owned()),
+        }
+    }
+
     /// Opens the device.
     ///
     /// # Errors
@@ -36,6 +81,9 @@ impl Device {
     pub fn open(self) -> candle_core::Result<candle_core::Device> {
         match self {
             Self::Cpu => Ok(candle_core::Device::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => cuda::open(index),
+            #[cfg(not(feature = "cuda"))]
             Self::Cuda(index) => candle_core::Device::new_cuda(index),
             Self::Metal => candle_core::Device::new_metal(0),
         }

@@ -1,0 +1,97 @@
+//! The kernels of a GPU, run thread by thread on the processor, through the executor that uses them: the law, parity and the dtypes.
+//!
+//! Only in a build with `device-emulation`, which needs a C++ compiler: `scripts/device-kernels-check` runs it.
+
+use crate::drawn::{self, MAX_TOKENS, VOCABULARY, WORDS};
+use crate::law::{RANDOM_MAX_ABS, compare, runner, texts};
+use crate::models::{cosine, tiny};
+use crate::mutation::{description, executor};
+use proptest::test_runner::TestCaseError;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use vecmill::engine::pipeline::pooling::Mode;
+use vecmill::engine::pipeline::{Pipeline, Stages};
+use vecmill::exec::{Place, tensor::TensorExecutor};
+use vecmill::network::{Activation, DType, Network, Weight};
+use vecmill::ragged::{Packed, Tokens};
+
+fn emulated(network: &Network, dtype: DType) -> TensorExecutor {
+    TensorExecutor::new(network, &Place::emulated(dtype)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn hidden(executor: &TensorExecutor, batch: &Packed) -> Vec<f32> {
+    executor.run(batch).and_then(|hidden| hidden.flatten_all()?.to_vec1()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn random_networks_compute_the_same_with_the_kernels() {
+    let (worst, met, activations) = (RefCell::new(0f32), RefCell::new(HashSet::new()), RefCell::new(HashSet::new()));
+    let outcome = runner(150).run(&(drawn::seeds(), texts(VOCABULARY, MAX_TOKENS, drawn::ADAPTERS)), |(seed, mut texts)| {
+        let drawn = drawn::draw(seed).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        if drawn.network.adapters == 0 {
+            texts.iter_mut().for_each(|text| text.adapter = None);
+        }
+        met.borrow_mut().extend(drawn.words);
+        activations.borrow_mut().extend(drawn.activations);
+        let (batch, width) = (Packed::new(&texts), drawn.network.width);
+        let want = hidden(&executor(&drawn.network), &batch);
+        let got = hidden(&emulated(&drawn.network, DType::F32), &batch);
+        got.chunks(width).zip(want.chunks(width)).try_for_each(|(got, want)| compare(got, want, RANDOM_MAX_ABS, &worst))
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(activations.borrow().len(), Activation::ALL.len(), "not every activation was drawn: {:?}", activations.borrow());
+    let missing: Vec<_> = WORDS.iter().filter(|word| !met.borrow().contains(*word)).collect();
+    assert!(missing.is_empty(), "never drawn: {missing:?}");
+    println!("random networks: with the kernels a row differs by at most {:.3e}", *worst.borrow());
+}
+
+#[test]
+fn vectors_are_pooled_and_finished_on_the_device() {
+    let mut seeds = (0..).map(drawn::draw).map(|drawn| drawn.unwrap_or_else(|error| panic!("{error}")).network);
+    let network = seeds.find(|network| network.layers.len() == 2 && network.adapters == 0).expect("drawn soon");
+    let numbers: Vec<f32> = (0..5 * network.width).map(|at| (at * 37 % 101) as f32 / 50. - 1.).collect();
+    let dense = Weight::from_f32("dense", &[5, network.width], &numbers).expect("fills its shape");
+    let texts: Vec<Tokens> =
+        [3, 1, MAX_TOKENS, 3, 20].map(|len| Tokens::whole((0..len as u32).map(|at| at * 11 % VOCABULARY as u32).collect())).into();
+    let (batch, worst) = (Packed::new(&texts), RefCell::new(0f32));
+    for mode in Mode::ALL {
+        let vectors = |place: &Place| {
+            let stages = Stages::of_one_file(mode, std::slice::from_ref(&dense), network.width).unwrap_or_else(|error| panic!("{error}"));
+            let pipeline = Pipeline::new(network.clone(), stages, place).unwrap_or_else(|error| panic!("{error}"));
+            pipeline.encode(&batch).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let (got, want) = (vectors(&Place::emulated(DType::F32)), vectors(&Place::reference()));
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.chunks(5).zip(want.chunks(5)) {
+            compare(got, want, RANDOM_MAX_ABS, &worst).unwrap_or_else(|error| panic!("{mode:?}: {error}"));
+        }
+    }
+}
+
+/// Ragged texts for a checkpoint: short, equal, and as long as it takes up to a bit more than two portions of attention.
+fn ragged(network: &Network) -> Packed {
+    let (most, vocabulary) = (network.max_tokens.min(150), network.vocabulary() as u32);
+    let lens = [1, 5, most, 5, 17.min(most), most / 2 + 1];
+    let text = |(index, len): (usize, usize)| Tokens::whole((0..len as u32).map(|at| (at * 7 + index as u32 * 13) % vocabulary).collect());
+    Packed::new(&lens.into_iter().enumerate().map(text).collect::<Vec<_>>())
+}
+
+#[test]
+fn every_checkpoint_computes_the_same_with_the_kernels() {
+    // Small random weights; trained ones are held to more, and half precision to 0.9999 (`vecmill verify`).
+    let mut tried = 0;
+    for dir in vecmill::encoders::architectures().flat_map(tiny) {
+        let network = description(&dir);
+        let batch = ragged(&network);
+        let want = hidden(&executor(&network), &batch);
+        for (dtype, least) in [(DType::F32, 0.999_999), (DType::F16, 0.9999), (DType::Bf16, 0.999)] {
+            let got = hidden(&emulated(&network, dtype), &batch);
+            let rows = got.chunks(network.width).zip(want.chunks(network.width));
+            let worst = rows.map(|(got, want)| if got == want { 1. } else { cosine(got, want) }).fold(1., f64::min);
+            assert!(worst >= least, "{} in {dtype}: cosine {worst}", dir.display());
+            println!("{} in {dtype}: least cosine {worst:.7}", dir.file_name().expect("named").display());
+        }
+        tried += 1;
+    }
+    assert!(tried >= 20, "only {tried} checkpoints");
+}
