@@ -1,17 +1,21 @@
-//! The device thread: loads models, then takes batch after batch as long as the device is free. It never waits on a client.
+//! A device's thread: loads models, then takes batch after batch as long as the device is free. It never waits on a client.
 
 use super::compute::Compute;
 use super::meter;
 use super::pace::{self, Pace};
 use super::pending::{Failure, Job, Pending};
 use super::pipeline::ComputeError;
-use super::queue::Batch;
-use super::{Load, Phase, Ready, Shared};
+use super::queue::{Batch, ModelId};
+use super::{Facts, Load, Phase, Shared};
 use crate::kernels::threads;
 use crate::ragged::Packed;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// How often a device is asked again for what it has computed before, until it counts as failed.
+const PROBES: usize = 3;
 
 /// What the thread does next.
 enum Todo {
@@ -27,16 +31,18 @@ struct Place {
 }
 
 /// The thread's whole life. However it ends, nobody is left waiting.
-pub(super) fn run(shared: Arc<Shared>) {
-    let _last_words = LastWords(shared.clone());
+pub(super) fn run(shared: Arc<Shared>, index: usize, name: &str) {
+    let _last_words = LastWords { shared: shared.clone(), index, name };
     threads::compute_after_answers();
-    let mut models: Vec<Place> = Vec::new();
+    let mut models: HashMap<ModelId, Place> = HashMap::new();
     loop {
-        match next(&shared) {
-            Todo::Load(load) => models.extend(self::load(&shared, load)),
+        match next(&shared, index) {
+            Todo::Load(load) => models.extend(self::load(load)),
             Todo::Batch(batch) => {
-                if let Some(model) = models.get(batch.model) {
-                    run_batch(&shared, model, batch);
+                let Some(model) = models.get(&batch.model) else { continue };
+                if let Err(rest) = run_batch(&shared, model, batch) {
+                    tracing::error!(device = name, "this device does not even compute what it has computed before: it is given up");
+                    return give_back(&shared, index, rest);
                 }
             }
             Todo::Stop => return,
@@ -44,30 +50,44 @@ pub(super) fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Computes what is still wanted of a batch, and takes its time.
-fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) {
-    let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
+/// Computes what is still wanted of a batch, and takes its time. The error is what is left of it when the device has failed.
+fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) -> Result<(), Batch<Job>> {
+    let Batch { model: id, lane, jobs, .. } = batch;
+    let jobs: Vec<Job> = jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
     let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
     if texts == 0 {
-        return;
+        return Ok(());
     }
     let started = Instant::now();
-    compute(shared, model, jobs);
+    compute(shared, model, jobs).map_err(|jobs| Batch { model: id, lane, tokens, jobs })?;
     meter::batch(&model.name, texts, tokens);
     let took = started.elapsed();
     let mut state = shared.lock();
-    state.took(batch.lane, took);
-    if let Some(pace) = state.paces.get_mut(batch.model) {
-        pace.observe(tokens, took);
+    state.took(lane, took);
+    if let Some(Some(facts)) = state.models.get_mut(id) {
+        facts.pace.observe(tokens, took);
     }
+    Ok(())
+}
+
+/// Leaves to the other devices what this one could not compute. Where it was the last one, `LastWords` answers for all.
+fn give_back(shared: &Shared, index: usize, rest: Batch<Job>) {
+    let mut state = shared.lock();
+    state.replicas[index].alive = false;
+    state.returned.push_back(rest);
+    drop(state);
+    shared.wake.notify_all();
 }
 
 /// Waits for work. Loads go first: nothing is served before all models are there.
-fn next(shared: &Shared) -> Todo {
+fn next(shared: &Shared, index: usize) -> Todo {
     let mut state = shared.lock();
     loop {
-        if let Some(load) = state.loads.pop_front() {
+        if let Some(load) = state.replicas[index].loads.pop_front() {
             return Todo::Load(load);
+        }
+        if let Some(batch) = state.returned.pop_front() {
+            return Todo::Batch(batch);
         }
         let next = state.queue.next(Instant::now());
         next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
@@ -83,34 +103,25 @@ fn next(shared: &Shared) -> Todo {
 }
 
 /// Loads a model and measures it; a panic in a loader is an error like any other.
-fn load(shared: &Shared, load: Load) -> Option<Place> {
-    let Load { name, make, budget_tokens, budget_texts, reply } = load;
+fn load(load: Load) -> Option<(ModelId, Place)> {
+    let Load { model, name, make, reply } = load;
     let made = catch_unwind(AssertUnwindSafe(|| -> anyhow::Result<(Box<dyn Compute>, Pace)> {
         let model = make()?;
         let pace = pace::warm_up(model.as_ref())?;
         Ok((model, pace))
     }))
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", text_of(panic.as_ref()))));
-    match made {
-        Ok((model, pace)) => {
-            let budget = pace.budget(budget_tokens, budget_texts);
-            let mut state = shared.lock();
-            let id = state.queue.add_model(budget);
-            state.paces.push(pace);
-            state.dims.push(model.dim());
-            drop(state);
-            let _ = reply.send(Ok(Ready { model: id, dim: model.dim(), budget, tokens_per_s: pace.warm_tokens_per_s() }));
-            Some(Place { name, compute: model })
-        }
-        Err(error) => {
-            let _ = reply.send(Err(error));
-            None
-        }
-    }
+    let (facts, place) = match made {
+        Ok((compute, pace)) => (Ok(Facts { dim: compute.dim(), pace }), Some((model, Place { name, compute }))),
+        Err(error) => (Err(error), None),
+    };
+    let _ = reply.send(facts);
+    place
 }
 
-/// Computes texts together; if that fails, in halves, down to the single text, whose request then fails alone.
-fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
+/// Computes texts together; if that fails, in halves, down to the single text, whose request then fails alone. If it is the device that fails, the
+/// error is what has not been computed.
+fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) -> Result<(), Vec<Job>> {
     let started = Instant::now();
     let result = encode(model.compute.as_ref(), &jobs);
     let took = started.elapsed();
@@ -127,11 +138,26 @@ fn compute(shared: &Shared, model: &Place, mut jobs: Vec<Job>) {
         Err(error) if jobs.len() > 1 => {
             tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
             let rest = jobs.split_off(jobs.len() / 2);
-            compute(shared, model, jobs);
-            compute(shared, model, rest);
+            match compute(shared, model, jobs) {
+                Ok(()) => return compute(shared, model, rest),
+                Err(mut left) => {
+                    left.extend(rest);
+                    return Err(left);
+                }
+            }
+        }
+        Err(error) if !still_computes(model) => {
+            tracing::error!(error = why(&error), "the device failed");
+            return Err(jobs);
         }
         Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
     }
+    Ok(())
+}
+
+/// Whether it is the text that fails and not the device, which gets a few chances: another process may have its memory for a moment.
+fn still_computes(model: &Place) -> bool {
+    (0..PROBES).any(|_| catch_unwind(AssertUnwindSafe(|| pace::still_computes(model.compute.as_ref()))).unwrap_or(false))
 }
 
 /// One forward pass: the right number of values or an error, panics included.
@@ -195,18 +221,28 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// Runs when the thread ends, by return or by panic: every waiting request is answered and the end is announced.
-struct LastWords(Arc<Shared>);
+/// Runs when a thread ends, by return or by panic. After the last one every waiting request is answered and the end is announced.
+struct LastWords<'a> {
+    shared: Arc<Shared>,
+    index: usize,
+    name: &'a str,
+}
 
-impl Drop for LastWords {
+impl Drop for LastWords<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.phase = Phase::Stopped;
-        state.queue.clear().iter().for_each(|job| job.pending.fail(Failure::Dead));
+        meter::device_up(self.name, false);
+        let mut state = self.shared.lock();
+        let replica = &mut state.replicas[self.index];
+        replica.alive = false;
         // Dropping a load drops its reply channel, which tells whoever waits for it.
-        state.loads.clear();
+        replica.loads.clear();
+        if state.replicas.iter().any(|replica| replica.alive) {
+            return;
+        }
+        state.phase = Phase::Stopped;
+        let returned: Vec<Job> = state.returned.drain(..).flat_map(|batch| batch.jobs).collect();
+        state.queue.clear().iter().chain(&returned).for_each(|job| job.pending.fail(Failure::Dead));
         drop(state);
-        self.0.alive.send_replace(false);
-        meter::device_up(false);
+        self.shared.alive.send_replace(false);
     }
 }

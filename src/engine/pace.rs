@@ -70,6 +70,11 @@ impl Pace {
     }
 }
 
+/// Whether a model still computes a small batch that it has computed before. If not, it is the device that fails and not a text.
+pub fn still_computes(model: &dyn Compute) -> bool {
+    run(model, 1, 8).is_ok()
+}
+
 /// Runs a model until its weights are warm and its rate is known.
 pub fn warm_up(model: &dyn Compute) -> Result<Pace, ComputeError> {
     run(model, 1, 8)?;

@@ -28,12 +28,14 @@ pub struct Server {
 impl Server {
     /// Obtains, loads and warms up the model.
     pub async fn start(flags: &Flags, models: Models) -> anyhow::Result<Self> {
-        let Models { hub, load, threads } = models;
+        let Models { hub, load, devices, threads } = models;
+        let devices = start::choose(&devices)?;
         let what = hub::parse(&flags.model)?;
         let settings =
             Settings { truncate: flags.truncate.unwrap_or_default(), as_the_model: flags.normalize == Normalize::Model, ..Settings::default() };
         let model = ServeModel { slug: what.slug(), what, settings, load };
-        let engine = Engine::start(engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS })?;
+        let budgets = engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS };
+        let engine = Engine::start(budgets, &start::names(&devices))?;
         let options = service::Options {
             max_texts: usize::MAX,
             max_request_tokens: TOKENS,
@@ -42,7 +44,7 @@ impl Server {
             tokenizer_threads: threads.div_ceil(2),
         };
         let service = Arc::new(Service::new(options, Registry::new(vec![start::place(&model)])?, engine)?);
-        start::load_all(&service, vec![model], &hub, 0).await?;
+        start::load_all(&service, vec![model], &devices, &hub, 0).await?;
         Ok(Self { service, dimensions: flags.dimensions, input_type: flags.input_type.clone() })
     }
 

@@ -1,15 +1,17 @@
 //! Operations on candle tensors, wherever these lie, and the opening of the device itself.
 
 pub mod attention;
+pub mod choose;
 pub mod rope;
 
 use std::fmt;
 use std::str::FromStr;
 
 /// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The machine's processor.
+    #[default]
     Cpu,
     /// The n-th NVIDIA GPU.
     Cuda(usize),
@@ -18,14 +20,12 @@ pub enum Device {
 }
 
 impl Device {
-    /// The best device that this build can use on this machine: the first GPU, else the processor.
-    pub fn best() -> Self {
-        if candle_core::utils::cuda_is_available() && Self::Cuda(0).open().is_ok() {
-            Self::Cuda(0)
-        } else if candle_core::utils::metal_is_available() && Self::Metal.open().is_ok() {
-            Self::Metal
-        } else {
-            Self::Cpu
+    /// Whether this build can use such a device at all, be it there or not.
+    pub fn is_built_in(self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Cuda(_) => candle_core::utils::cuda_is_available(),
+            Self::Metal => candle_core::utils::metal_is_available(),
         }
     }
 
