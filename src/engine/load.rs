@@ -218,3 +218,20 @@ fn map(path: &Path) -> Result<Arc<Bytes>, LoadError> {
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
     Ok(Arc::new(map))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_one_or_a_list_of_different_gpus() {
+        assert_eq!(parse_devices("auto"), Ok(vec![]));
+        assert_eq!(parse_devices("cpu"), Ok(vec![Device::Cpu]));
+        assert_eq!(parse_devices("cuda:0, cuda:3"), Ok(vec![Device::Cuda(0), Device::Cuda(3)]));
+        let refused = |said| parse_devices(said).unwrap_err();
+        assert!(refused("cuda,cuda:0").contains("`cuda:0` is there twice"));
+        assert!(refused("cuda:0,cpu").contains("CUDA devices only"));
+        assert!(refused("cuda:0,").contains("is not a device"));
+        assert!(refused("auto,cpu").contains("is not a device"));
+    }
+}

@@ -31,6 +31,7 @@ mod parity;
 mod raw;
 mod readme;
 mod regressions;
+mod replicas;
 mod rotary;
 mod serve;
 mod server;
