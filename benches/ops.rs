@@ -19,7 +19,7 @@ const SENTENCE: &str = "The river that rises in these hills flows past three old
 fn model(dtype: Option<DType>) -> Loaded {
     let home = std::env::var_os("HOME").map(PathBuf::from).expect("HOME is set");
     let cache = std::env::var_os("VECMILL_CACHE_DIR").map_or_else(|| home.join(".cache/vecmill"), PathBuf::from);
-    load_dir(&cache.join("models/all-MiniLM-L6-v2"), &Options { dtype, device: Some(Device::Cpu), ..Options::default() })
+    load_dir(&cache.join("models/all-MiniLM-L6-v2"), &Options { dtype, device: Device::Cpu, ..Options::default() })
         .expect("the README's first command has cached the model")
 }
 

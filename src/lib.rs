@@ -4,7 +4,7 @@
 //!
 //! 1. [`api`] reads the body within limits of size and time, knows the key, and lets [`wire`] parse it; every fault of a field is found in one pass.
 //! 2. [`service`] admits it by bytes, turns its texts into tokens on a few threads of its own, and submits them to the engine, whole or not at all.
-//! 3. [`engine`] keeps them in one queue per device (two lanes, fair between clients). Whenever the device is free, its thread takes a batch of
+//! 3. [`engine`] keeps them in one queue (two lanes, fair between clients). Whenever a device is free, its thread takes a batch of
 //!    one model, lays the texts end to end ([`ragged`]) and runs the pipeline of `modules.json`: encoder, pooling, and what follows.
 //! 4. The encoder is a [`network`], plain data written by a page of [`encoders`]; an executor of [`exec`] runs it with the operations of [`kernels`]:
 //!    on a CPU the fused one, on packed weights, where it knows every word of the description; else the one on candle tensors, which on an
@@ -22,7 +22,7 @@
 //! | [`wire`] | leaf: requests, responses, the table of faults | the web framework |
 //! | [`service`] | texts in, vectors out: admit, tokenize, submit, gather; models, keys | HTTP, tensors |
 //! | [`store`] | what must survive a restart; SQLite or PostgreSQL, the only room that knows SQL | HTTP, texts of live requests |
-//! | [`engine`] | queue, device thread, pipeline, loading | what text is |
+//! | [`engine`] | queue, a thread per device, pipeline, loading | what text is |
 //! | [`encoders`] | one page per architecture: config.json and weight names become a `Network` | a batch, a device, a pooling mode |
 //! | [`network`] | the description those pages fill in | how it is run |
 //! | [`exec`] | runs a `Network` on a packed batch: `host` fused on the CPU, `tensor` on candle, which is also the reference | what text is |

@@ -34,7 +34,7 @@ pub const FILES: [&str; 17] = [
 pub fn check(data: &[u8]) -> bool {
     let Ok(dir) = tempfile::tempdir() else { return false };
     unpack(data, dir.path());
-    let options = Options { device: Some(Device::Cpu), dtype: Some(DType::F32), ..Options::default() };
+    let options = Options { device: Device::Cpu, dtype: Some(DType::F32), ..Options::default() };
     let Ok(loaded) = load_dir(dir.path(), &options) else { return false };
     let Ok(encoder) = TextEncoder::load(&loaded.info) else { return false };
     let texts = ["", "The cat sat.", "[MASK] \u{e9}\u{65e5} 123"];

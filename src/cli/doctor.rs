@@ -52,7 +52,7 @@ pub fn run(flags: &Flags, env: &Env) -> anyhow::Result<()> {
 fn examine(flags: &Flags, models: &config::Models, out: &mut dyn Write) -> anyhow::Result<()> {
     let what = hub::parse(&flags.model)?;
     let files = hub::obtain(&what, &models.hub, &*hub::for_stderr())?;
-    let Prepared { loaded, fidelity, .. } = prepare(&files, &models.load)?;
+    let Prepared { loaded, fidelity, .. } = prepare(&files, &start::on_one_device(models)?)?;
     let model = Model::new(what.slug(), what.card(), Settings::default());
     let mut decisions = decisions::all(&model, &loaded.info);
     let space = Space::new(&hub::weights_digest(&files, &models.hub, &hub::Silent)?, &model, &loaded.info);

@@ -47,7 +47,8 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let tls = resolved.tls.clone().map(api::TlsWatch::open).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let registry = Registry::new(resolved.models.iter().map(start::place).collect())?.with_aliases(resolved.aliases.clone());
-    let engine = Engine::start(resolved.engine.clone()).context("cannot start the device thread")?;
+    let devices = start::choose(&resolved.devices)?;
+    let engine = Engine::start(resolved.engine.clone(), &start::names(&devices)).context("cannot start the device thread")?;
     let service = Arc::new(Service::new(resolved.service.clone(), registry, engine)?);
 
     let (failed, mut loading_failed) = oneshot::channel();
@@ -56,7 +57,7 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let (models, hub) = (resolved.models.clone(), resolved.hub.clone());
     let budgets = resolved.budget_bytes();
     tokio::spawn(async move {
-        match start::load_all(&loader, models, &hub, budgets).await {
+        match start::load_all(&loader, models, &devices, &hub, budgets).await {
             Ok(()) => {
                 let _ = loaded.send(());
                 // The one line on stdout: whoever started us waits for it.

@@ -1,9 +1,9 @@
 //! From a configuration to models that are loaded and warm: what every command that computes does first.
 
 use super::prepare::{Prepared, prepare};
-use crate::config::ServeModel;
-use crate::engine::load::Decision;
-use crate::engine::{Compute, memory};
+use crate::config::{Models, ServeModel};
+use crate::engine::load::{self, Choice, Decision, Device, ModelInfo};
+use crate::engine::{Compute, Make, memory};
 use crate::hub;
 use crate::kernels::threads;
 use crate::service::Service;
@@ -12,11 +12,11 @@ use crate::service::decisions;
 use crate::service::golden::Fidelity;
 use crate::service::registry::{Loaded, Model};
 use crate::service::space::Space;
+use crate::service::tokenizer::TextEncoder;
 use crate::telemetry;
 use anyhow::{Context, anyhow};
 use std::path::Path;
-use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::sync::{Arc, mpsc};
 
 /// Runs `command` on an async runtime, with Candle limited to `threads`.
 pub fn run<T>(threads: usize, command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -34,12 +34,47 @@ pub fn place(model: &ServeModel) -> Model {
     Model::new(model.slug.clone(), model.what.card(), model.settings.clone())
 }
 
-/// Fetches, loads and warms up all models, one after the other.
-pub async fn load_all(service: &Arc<Service>, models: Vec<ServeModel>, hub: &hub::Options, budget_bytes: u64) -> anyhow::Result<()> {
+/// Chooses the devices, and says in the log which and why; no name = auto.
+///
+/// # Errors
+/// A named device that cannot be used.
+pub fn choose(named: &[Device]) -> anyhow::Result<Choice> {
+    let choice = load::choose(named)?;
+    tracing::info!(devices = names(&choice).join(","), why = choice.from, "computing");
+    Ok(choice)
+}
+
+/// The devices' names, as `--device` takes them.
+pub fn names(choice: &Choice) -> Vec<String> {
+    choice.devices.iter().map(Device::to_string).collect()
+}
+
+/// The options to load with on the only device; for commands that compute on one.
+///
+/// # Errors
+/// A device that cannot be used, or several.
+pub fn on_one_device(models: &Models) -> anyhow::Result<load::Options> {
+    let Choice { devices, from } = load::choose(&models.devices)?;
+    match devices[..] {
+        [device] => Ok(load::Options { device, device_from: from, ..models.load.clone() }),
+        _ => anyhow::bail!("--device: this command computes on one device at a time"),
+    }
+}
+
+/// Fetches, loads and warms up all models, one after the other, each on every device.
+pub async fn load_all(
+    service: &Arc<Service>,
+    models: Vec<ServeModel>,
+    devices: &Choice,
+    hub: &hub::Options,
+    budget_bytes: u64,
+) -> anyhow::Result<()> {
     let mut needed_bytes = budget_bytes;
-    for (place, model) in service.models().to_vec().into_iter().zip(models) {
+    for (place, mut model) in service.models().to_vec().into_iter().zip(models) {
         let slug = place.slug.clone();
-        let loaded = load_one(service, &place, model, hub, &mut needed_bytes).await.with_context(|| format!("model {slug}"))?;
+        model.load.device_from.clone_from(&devices.from);
+        let from = Source { model, hub, devices: &devices.devices };
+        let loaded = load_one(service, &place, from, &mut needed_bytes).await.with_context(|| format!("model {slug}"))?;
         let (info, ready) = (&loaded.info, &loaded.engine);
         tracing::info!(
             model = slug, dimensions = ready.dim, max_tokens = info.max_tokens, dtype = %info.dtype, batch_tokens = ready.budget.tokens,
@@ -50,7 +85,22 @@ pub async fn load_all(service: &Arc<Service>, models: Vec<ServeModel>, hub: &hub
     Ok(())
 }
 
-async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub: &hub::Options, needed_bytes: &mut u64) -> anyhow::Result<Loaded> {
+/// What a model is loaded from, and where to.
+struct Source<'a> {
+    model: ServeModel,
+    hub: &'a hub::Options,
+    devices: &'a [Device],
+}
+
+/// What a device's loader tells of a model.
+struct Told {
+    info: ModelInfo,
+    encoder: TextEncoder,
+    fidelity: Option<Fidelity>,
+}
+
+async fn load_one(service: &Arc<Service>, place: &Model, from: Source<'_>, needed_bytes: &mut u64) -> anyhow::Result<Loaded> {
+    let Source { model, hub, devices } = from;
     let (what, hub) = (model.what.clone(), hub.clone());
     let obtained = tokio::task::spawn_blocking(move || {
         let progress = hub::for_stderr();
@@ -61,15 +111,18 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     let (files, digest) = obtained.await??;
     *needed_bytes += memory::weights_bytes(&files.root);
     memory::check(*needed_bytes, memory::allowance(Path::new("/")))?;
-    let (tell, told) = oneshot::channel();
-    let (on_device, options) = (files.clone(), model.load.clone());
-    let ready = service.engine().load(&place.slug, move || -> anyhow::Result<Box<dyn Compute>> {
-        let Prepared { loaded, encoder, fidelity, .. } = prepare(&on_device, &options)?;
-        let _ = tell.send((loaded.info.clone(), encoder, fidelity));
-        Ok(Box::new(loaded))
-    });
-    let ready = ready.await?;
-    let (info, encoder, fidelity) = told.await.context("the loader gave no description")?;
+    let (tell, told) = mpsc::channel();
+    let make = |device: &Device| -> Make {
+        let (files, tell) = (files.clone(), tell.clone());
+        let options = load::Options { device: *device, ..model.load.clone() };
+        Box::new(move || -> anyhow::Result<Box<dyn Compute>> {
+            let Prepared { loaded, encoder, fidelity, .. } = prepare(&files, &options)?;
+            let _ = tell.send(Told { info: loaded.info.clone(), encoder, fidelity });
+            Ok(Box::new(loaded))
+        })
+    };
+    let ready = service.engine().load(&place.slug, devices.iter().map(make).collect()).await?;
+    let Told { info, encoder, fidelity } = alike(told.try_iter().collect())?;
     for Decision { what, value, from } in decisions::all(place, &info) {
         tracing::info!(model = place.slug, what, value, from, "decided");
     }
@@ -80,6 +133,16 @@ async fn load_one(service: &Arc<Service>, place: &Model, model: ServeModel, hub:
     let loaded = Loaded { engine: ready, info, encoder: Arc::new(encoder), fidelity, space };
     check_names(service, place, &loaded)?;
     Ok(loaded)
+}
+
+/// What the devices tell, made one: the worst of their distances to the reference counts.
+fn alike(told: Vec<Told>) -> anyhow::Result<Told> {
+    let dtype = told.first().map(|told| told.info.dtype);
+    if let Some(other) = told.iter().find(|told| Some(told.info.dtype) != dtype) {
+        anyhow::bail!("the devices do not hold the goldens in the same number type ({} on {}): say --dtype", other.info.dtype, other.info.device);
+    }
+    let cosine = |told: &Told| told.fidelity.as_ref().map_or(1.0, |fidelity| fidelity.min_cosine);
+    told.into_iter().min_by(|a, b| cosine(a).total_cmp(&cosine(b))).context("the loader gave no description")
 }
 
 /// How near the model comes to its reference, for the log and the metrics.

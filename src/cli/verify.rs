@@ -65,7 +65,7 @@ fn verify(flags: &Flags, models: config::Models, out: &mut dyn Write) -> anyhow:
         })?,
     };
     let goldens = GoldenSet::parse(&goldens)?;
-    let prepared = Prepared::load(&files, &models.load)?;
+    let prepared = Prepared::load(&files, &start::on_one_device(&models)?)?;
     let fidelity = goldens.check(&goldens.all(), prepared.subject())?;
     let count = |tokens: fn(&crate::service::golden::Line) -> usize| fidelity.lines.iter().map(tokens).sum();
     let report = Report {

@@ -25,6 +25,8 @@ pub struct Resolved {
     pub store: Place,
     pub books: service::books::Options,
     pub hub: hub::Options,
+    /// Where models compute; empty = auto.
+    pub devices: Vec<engine::load::Device>,
     pub threads: usize,
     pub engine: engine::Options,
     pub service: service::Options,
@@ -47,6 +49,8 @@ pub struct ServeModel {
 pub struct Models {
     pub hub: hub::Options,
     pub load: engine::load::Options,
+    /// Empty = auto.
+    pub devices: Vec<engine::load::Device>,
     pub threads: usize,
 }
 
@@ -56,7 +60,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         Some(path) => said.or(file::read(&path)?),
         None => said,
     };
-    let Models { hub, load, threads } = resolve_models(&said.model_options, env)?;
+    let Models { hub, load, devices, threads } = resolve_models(&said.model_options, env)?;
     let (listen, no_auth) = listen(&said)?;
     let max_texts = said.max_texts.unwrap_or(2048);
     let max_request_tokens = said.max_request_tokens.unwrap_or(300_000);
@@ -120,6 +124,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
             jobs: jobs(&said, max_body_bytes)?,
         },
         hub,
+        devices,
         threads,
         engine,
         service,
@@ -298,16 +303,16 @@ pub fn resolve_models(said: &ModelSaid, env: &Env) -> Result<Models, ConfigError
         return impossible("--threads must be at least 1");
     }
     let load = engine::load::Options {
-        device: named("--device", said.device.as_deref(), engine::load::parse_device)?,
         dtype: named("--dtype", said.dtype.as_deref(), engine::load::parse_dtype)?,
         pooling: said.pooling.clone(),
-        max_tokens: None,
         min_cosine: said.min_cosine,
+        ..engine::load::Options::default()
     };
     if let Some(least) = load.min_cosine.filter(|least| !(0.0..=1.0).contains(least)) {
         return impossible(format!("--min-cosine {least} must be between 0 and 1"));
     }
-    Ok(Models { hub: resolve_source(&said.source, env), load, threads })
+    let devices = named("--device", said.device.as_deref(), engine::load::parse_devices)?;
+    Ok(Models { hub: resolve_source(&said.source, env), load, devices, threads })
 }
 
 /// The options of commands that fetch models.

@@ -144,7 +144,7 @@ pub struct Said {
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(default)]
 pub struct ModelSaid {
-    /// Where to compute: auto, cpu, `cuda[:N]` or metal [default: auto]
+    /// Where to compute: auto, cpu, `cuda[:N]` or metal, or several GPUs with one replica each: cuda:0,cuda:1 [default: auto]
     #[arg(long, env = "VECMILL_DEVICE")]
     pub device: Option<String>,
 

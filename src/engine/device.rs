@@ -1,16 +1,16 @@
-//! The device thread: loads models, then takes batch after batch as long as the device is free. It never waits on a client.
+//! A device's thread: loads models, then takes batch after batch as long as the device is free. It never waits on a client.
 
 use super::compute::Compute;
+use super::flight::{self, Flying};
 use super::meter;
 use super::overtake::{self, Overtaken};
 use super::pace::{self, Pace};
-use super::pending::{Failure, Job, Pending};
-use super::pipeline::{ComputeError, Flight};
-use super::queue::{Batch, Lane};
-use super::{Load, Phase, Ready, Shared};
+use super::pending::{Failure, Job};
+use super::queue::{Batch, Lane, ModelId};
+use super::{Facts, Load, Phase, Shared};
 use crate::kernels::threads;
-use crate::ragged::Packed;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,85 +25,84 @@ enum Todo {
 
 /// A model on the device, under the name that its metrics carry.
 pub(super) struct Place {
-    name: String,
-    compute: Box<dyn Compute>,
+    pub(super) name: String,
+    pub(super) compute: Box<dyn Compute>,
 }
 
-/// The models of the device, by the queue's numbers. Loads come between batches, so that a batch may borrow them from beginning to end.
-pub(super) type Models = Rc<RefCell<Vec<Place>>>;
+/// The models of the device. Loads come between batches, so that a batch may borrow them from beginning to end.
+pub(super) type Models = Rc<RefCell<HashMap<ModelId, Place>>>;
 
-/// A batch that was given to the device.
-struct Flying {
-    /// The model's number.
-    model: usize,
-    lane: Lane,
-    jobs: Vec<Job>,
-    started: Instant,
-    flight: Result<Flight, ComputeError>,
-}
+/// Batches, or what is left of them, that a device could not compute: it has failed. Empty if it has not.
+pub(super) type Left = Vec<Batch<Job>>;
 
 /// The thread's whole life. However it ends, nobody is left waiting.
 ///
 /// A device that computes beside this thread is given the next batch before the last one is awaited, so that it never waits for us.
-pub(super) fn run(shared: Arc<Shared>) {
-    let _last_words = LastWords(shared.clone());
+pub(super) fn run(shared: Arc<Shared>, index: usize, name: &str) {
+    let _last_words = LastWords { shared: shared.clone(), index, name };
     threads::compute_after_answers();
     let models: Models = Rc::default();
     let mut landing = Landing { shared: &shared, models: models.clone(), free_since: Instant::now() };
     let mut flying: Option<Flying> = None;
     loop {
-        match next(&shared, flying.is_none()) {
+        let mut left = match next(&shared, index, flying.is_none()) {
+            Some(Todo::Batch(batch)) if models.borrow().get(&batch.model).is_some_and(|model| model.compute.overlaps()) => {
+                let started = flight::take_off(&models.borrow(), batch);
+                let left = landing.end(flying.take());
+                flying = started;
+                left
+            }
             Some(Todo::Batch(batch)) => {
-                let overlaps = models.borrow().get(batch.model).is_some_and(|model| model.compute.overlaps());
-                if overlaps {
-                    let started = take_off(&models.borrow(), batch);
-                    landing.end(flying.take());
-                    flying = started;
+                let mut left = landing.end(flying.take());
+                if left.is_empty() {
+                    here(&shared, &models, batch)
                 } else {
-                    landing.end(flying.take());
-                    here(&shared, &models, batch);
+                    left.push(batch);
+                    left
                 }
             }
             Some(Todo::Load(load)) => {
-                landing.end(flying.take());
-                let loaded = self::load(&shared, load);
+                let left = landing.end(flying.take());
+                let loaded = self::load(load);
                 models.borrow_mut().extend(loaded);
+                left
             }
             Some(Todo::Stop) => {
-                landing.end(flying.take());
-                return;
+                let left = landing.end(flying.take());
+                return give_back(&shared, index, left);
             }
             // Nothing waits, so this thread may.
             None => landing.end(flying.take()),
+        };
+        if !left.is_empty() {
+            tracing::error!(device = name, "this device does not even compute what it has computed before: it is given up");
+            left.extend(flying.take().map(Flying::into_batch));
+            return give_back(&shared, index, left);
         }
     }
 }
 
 /// Computes a batch on this thread; bulk work may be overtaken on the way.
-fn here(shared: &Arc<Shared>, models: &Models, batch: Batch<Job>) {
+fn here(shared: &Arc<Shared>, models: &Models, batch: Batch<Job>) -> Left {
     if batch.lane == Lane::Interactive {
-        return run_batch(shared, &models.borrow(), batch, &Overtaken::default());
+        return run_batch(shared, models, batch, &Overtaken::default());
     }
-    let overtaken = overtake::during(shared, models, |overtaken| run_batch(shared, &models.borrow(), batch, overtaken));
+    let mut left = Left::new();
+    let overtaken = overtake::during(shared, models, |overtaken| left = run_batch(shared, models, batch, overtaken));
     shared.lock().queue.overtaken(overtaken);
+    left
 }
 
 /// Computes what is still wanted of a batch, and takes its time without what overtook it.
-pub(super) fn run_batch(shared: &Shared, models: &[Place], batch: Batch<Job>, overtaken: &Overtaken) {
-    let Some(Flying { model, lane, jobs, started, flight }) = take_off(models, batch) else { return };
-    let tokens = land(shared, models, model, jobs, started, flight);
-    account(shared, model, lane, tokens, started.elapsed().saturating_sub(overtaken.time()));
-}
-
-/// Gives what is still wanted of a batch to the device.
-fn take_off(models: &[Place], batch: Batch<Job>) -> Option<Flying> {
-    let model = models.get(batch.model)?;
-    let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
-    if jobs.is_empty() {
-        return None;
+pub(super) fn run_batch(shared: &Shared, models: &Models, batch: Batch<Job>, overtaken: &Overtaken) -> Left {
+    let models = models.borrow();
+    let Some(flying) = flight::take_off(&models, batch) else { return Left::new() };
+    let (model, lane, started) = (flying.model, flying.lane, flying.started);
+    match flight::land(shared, &models, flying) {
+        Ok(tokens) => account(shared, model, lane, tokens, started.elapsed().saturating_sub(overtaken.time())),
+        Err(rest) => return vec![rest],
     }
-    let started = Instant::now();
-    Some(Flying { model: batch.model, lane: batch.lane, flight: start(model.compute.as_ref(), &jobs), jobs, started })
+    Left::new()
 }
 
 /// Where batches come back that were computed beside this thread, and since when the device has been free for the one that comes next.
@@ -115,41 +114,47 @@ struct Landing<'a> {
 
 impl Landing<'_> {
     /// Awaits a batch, hands out its rows, and takes its time.
-    fn end(&mut self, flying: Option<Flying>) {
-        let Some(Flying { model, lane, jobs, started, flight }) = flying else { return };
-        let tokens = land(self.shared, &self.models.borrow(), model, jobs, started, flight);
-        // While the batch before it was computed, this one only waited.
-        let took = started.max(self.free_since).elapsed();
+    fn end(&mut self, flying: Option<Flying>) -> Left {
+        let Some(flying) = flying else { return Left::new() };
+        let (model, lane, started) = (flying.model, flying.lane, flying.started);
+        match flight::land(self.shared, &self.models.borrow(), flying) {
+            // While the batch before it was computed, this one only waited.
+            Ok(tokens) => account(self.shared, model, lane, tokens, started.max(self.free_since).elapsed()),
+            Err(rest) => return vec![rest],
+        }
         self.free_since = Instant::now();
-        account(self.shared, model, lane, tokens, took);
+        Left::new()
     }
-}
-
-/// Awaits a batch and hands out its rows; its tokens.
-fn land(shared: &Shared, models: &[Place], model: usize, jobs: Vec<Job>, started: Instant, flight: Result<Flight, ComputeError>) -> usize {
-    let Some(model) = models.get(model) else { return 0 };
-    let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
-    hand_out(shared, model, jobs, started, flight);
-    meter::batch(&model.name, texts, tokens);
-    tokens
 }
 
 /// Remembers how long a batch took.
-fn account(shared: &Shared, model: usize, lane: Lane, tokens: usize, took: Duration) {
+fn account(shared: &Shared, model: ModelId, lane: Lane, tokens: usize, took: Duration) {
     let mut state = shared.lock();
     state.took(lane, took);
-    if let Some(pace) = state.paces.get_mut(model) {
-        pace.observe(tokens, took);
+    if let Some(Some(facts)) = state.models.get_mut(model) {
+        facts.pace.observe(tokens, took);
     }
+}
+
+/// Leaves to the other devices what this one could not compute. Where it was the last one, `LastWords` answers for all.
+fn give_back(shared: &Shared, index: usize, left: Left) {
+    let mut state = shared.lock();
+    state.replicas[index].alive = false;
+    state.returned.extend(left);
+    drop(state);
+    shared.wake.notify_all();
 }
 
 /// Takes the next thing to do. With `wait` there is always one in the end; without it, nothing if nothing waits. Loads go first: nothing is served
 /// before all models are there.
-fn next(shared: &Shared, wait: bool) -> Option<Todo> {
+fn next(shared: &Shared, index: usize, wait: bool) -> Option<Todo> {
     let mut state = shared.lock();
     loop {
-        if let Some(load) = state.loads.pop_front() {
+        if let Some(load) = state.replicas[index].loads.pop_front() {
             return Some(Todo::Load(load));
+        }
+        if let Some(batch) = state.returned.pop_front() {
+            return Some(Todo::Batch(batch));
         }
         let next = state.queue.next(Instant::now());
         next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
@@ -168,140 +173,46 @@ fn next(shared: &Shared, wait: bool) -> Option<Todo> {
 }
 
 /// Loads a model and measures it; a panic in a loader is an error like any other.
-fn load(shared: &Shared, load: Load) -> Option<Place> {
-    let Load { name, make, budget_tokens, budget_texts, profile, reply } = load;
+fn load(load: Load) -> Option<(ModelId, Place)> {
+    let Load { model, name, make, profile, reply } = load;
     let made = catch_unwind(AssertUnwindSafe(|| -> anyhow::Result<(Box<dyn Compute>, Pace)> {
         let model = make()?;
         let pace = pace::warm_up(model.as_ref(), &profile)?;
         Ok((model, pace))
     }))
-    .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", text_of(panic.as_ref()))));
-    match made {
-        Ok((model, pace)) => {
-            let budget = pace.budget(budget_tokens, budget_texts, model.can_be_overtaken());
-            let mut state = shared.lock();
-            let id = state.queue.add_model(budget);
-            state.paces.push(pace);
-            state.dims.push(model.dim());
-            drop(state);
-            let _ = reply.send(Ok(Ready { model: id, dim: model.dim(), budget, tokens_per_s: pace.warm_tokens_per_s() }));
-            Some(Place { name, compute: model })
+    .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", flight::text_of(panic.as_ref()))));
+    let (facts, place) = match made {
+        Ok((compute, pace)) => {
+            (Ok(Facts { dim: compute.dim(), pace, overtaken: compute.can_be_overtaken() }), Some((model, Place { name, compute })))
         }
-        Err(error) => {
-            let _ = reply.send(Err(error));
-            None
-        }
-    }
+        Err(error) => (Err(error), None),
+    };
+    let _ = reply.send(facts);
+    place
 }
 
-/// Awaits texts that are computed together; if that fails, computes them in halves, down to the single text, whose request then fails alone.
-fn hand_out(shared: &Shared, model: &Place, mut jobs: Vec<Job>, started: Instant, flight: Result<Flight, ComputeError>) {
-    let result = flight.and_then(|flight| finish(flight, jobs.len() * model.compute.dim()));
-    let took = started.elapsed();
-    let mut last: Option<&Arc<Pending>> = None;
-    for job in &jobs {
-        // Texts of one request mostly lie side by side; counted twice is better than a table per batch.
-        if last.is_none_or(|last| !Arc::ptr_eq(last, &job.pending)) {
-            job.pending.spent(took);
-        }
-        last = Some(&job.pending);
-    }
-    match result {
-        Ok(vectors) => deliver(shared, model, &jobs, &vectors),
-        Err(error) if jobs.len() > 1 => {
-            tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
-            let rest = jobs.split_off(jobs.len() / 2);
-            for half in [jobs, rest] {
-                let (started, flight) = (Instant::now(), start(model.compute.as_ref(), &half));
-                hand_out(shared, model, half, started, flight);
-            }
-        }
-        Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
-    }
+/// Runs when a thread ends, by return or by panic. After the last one every waiting request is answered and the end is announced.
+struct LastWords<'a> {
+    shared: Arc<Shared>,
+    index: usize,
+    name: &'a str,
 }
 
-/// Gives texts to the device; a panic is an error like any other.
-fn start(model: &dyn Compute, jobs: &[Job]) -> Result<Flight, ComputeError> {
-    let batch = Packed::new(jobs.iter().map(|job| &job.tokens));
-    let result = catch_unwind(AssertUnwindSafe(|| model.start(&batch)));
-    result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
-}
-
-/// The right number of values or an error, panics included.
-fn finish(flight: Flight, expected: usize) -> Result<Vec<f32>, ComputeError> {
-    let result = catch_unwind(AssertUnwindSafe(|| flight.finish()));
-    let vectors = result.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))?;
-    if vectors.len() != expected {
-        return Err(failed(format!("{} values came out instead of {expected}", vectors.len())));
-    }
-    Ok(vectors)
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> ComputeError {
-    failed(format!("the computation panicked: {}", text_of(panic)))
-}
-
-/// Hands each row to its request; a row with NaN or infinity is computed again in f32 first.
-fn deliver(shared: &Shared, model: &Place, jobs: &[Job], vectors: &[f32]) {
-    let dim = model.compute.dim();
-    for (job, row) in jobs.iter().zip(vectors.chunks_exact(dim.max(1))) {
-        if row.iter().all(|value| value.is_finite()) {
-            job.pending.put(job.index, row);
-            continue;
-        }
-        let again = catch_unwind(AssertUnwindSafe(|| model.compute.encode_f32(&Packed::new([&job.tokens]))));
-        match again {
-            Ok(Ok(row)) if row.len() == dim && row.iter().all(|value| value.is_finite()) => {
-                meter::repair(&model.name);
-                tracing::warn!(tokens = job.tokens.len(), "a non-finite vector was computed again in f32");
-                job.pending.put(job.index, &row);
-            }
-            _ => {
-                tracing::error!(tokens = job.tokens.len(), "a vector is not finite, not even in f32");
-                give_up(shared, &job.pending, "the model gives no finite vector for one of the texts".to_owned());
-            }
-        }
-    }
-}
-
-/// Fails a request and takes the rest of its texts out of the queue.
-fn give_up(shared: &Shared, pending: &Pending, reason: String) {
-    tracing::error!(%reason, "a request failed");
-    pending.fail(Failure::Compute(reason));
-    shared.lock().queue.cancel(pending.id);
-}
-
-/// A failure that no operation reported itself.
-fn failed(reason: String) -> ComputeError {
-    ComputeError::Failed(candle_core::Error::Msg(reason))
-}
-
-/// An error with its cause, on one line.
-fn why(error: &ComputeError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-/// The message of a panic, if it has one.
-fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-/// Runs when the thread ends, by return or by panic: every waiting request is answered and the end is announced.
-struct LastWords(Arc<Shared>);
-
-impl Drop for LastWords {
+impl Drop for LastWords<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.phase = Phase::Stopped;
-        state.queue.clear().iter().for_each(|job| job.pending.fail(Failure::Dead));
+        meter::device_up(self.name, false);
+        let mut state = self.shared.lock();
+        let replica = &mut state.replicas[self.index];
+        replica.alive = false;
         // Dropping a load drops its reply channel, which tells whoever waits for it.
-        state.loads.clear();
+        replica.loads.clear();
+        if state.replicas.iter().any(|replica| replica.alive) {
+            return;
+        }
+        state.phase = Phase::Stopped;
+        let returned: Vec<Job> = state.returned.drain(..).flat_map(|batch| batch.jobs).collect();
+        state.queue.clear().iter().chain(&returned).for_each(|job| job.pending.fail(Failure::Dead));
         drop(state);
-        self.0.alive.send_replace(false);
-        meter::device_up(false);
+        self.shared.alive.send_replace(false);
     }
 }

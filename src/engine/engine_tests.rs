@@ -39,9 +39,13 @@ fn options() -> Options {
 }
 
 async fn engine(encode: impl Fn(&Packed) -> Result<Vec<f32>, ComputeError> + Send + 'static) -> (Engine, ModelId) {
-    let engine = Engine::start(options()).unwrap();
-    let ready = engine.load("m", || Ok(Box::new(Fake(encode)))).await.unwrap();
+    let engine = one_device();
+    let ready = engine.load("m", vec![Box::new(|| Ok(Box::new(Fake(encode))))]).await.unwrap();
     (engine, ready.model)
+}
+
+fn one_device() -> Engine {
+    Engine::start(options(), &["fake".to_owned()]).unwrap()
 }
 
 fn work(model: ModelId, texts: Vec<Tokens>) -> Work {
@@ -152,10 +156,10 @@ async fn stopping_finishes_what_waits_and_takes_nothing_new() {
 
 #[tokio::test]
 async fn a_model_that_cannot_be_loaded_says_why() {
-    let engine = Engine::start(options()).unwrap();
-    let refused = engine.load("m", || anyhow::bail!("tensor x is missing")).await.unwrap_err();
+    let engine = one_device();
+    let refused = engine.load("m", vec![Box::new(|| anyhow::bail!("tensor x is missing"))]).await.unwrap_err();
     assert_eq!(refused.to_string(), "tensor x is missing");
-    let panicked = engine.load("m", || panic!("index out of bounds")).await.unwrap_err();
+    let panicked = engine.load("m", vec![Box::new(|| panic!("index out of bounds"))]).await.unwrap_err();
     assert!(panicked.to_string().contains("index out of bounds"));
     assert!(engine.is_alive());
 }
@@ -182,12 +186,12 @@ async fn when_the_thread_dies_nobody_waits_for_ever() {
             panic!("the thread dies here");
         }
     }
-    let engine = Engine::start(options()).unwrap();
-    let ready = engine.load("m", || Ok(Box::new(Bomb))).await.unwrap();
+    let engine = one_device();
+    let ready = engine.load("m", vec![Box::new(|| Ok(Box::new(Bomb)))]).await.unwrap();
     engine.stop();
     engine.ended().await;
     assert_eq!(engine.submit(work(ready.model, vec![text(1, 1)])).err(), Some(Refusal::Stopped));
-    assert!(engine.load("m", || Ok(Box::new(Bomb))).await.is_err());
+    assert!(engine.load("m", vec![Box::new(|| Ok(Box::new(Bomb)))]).await.is_err());
 }
 
 #[tokio::test]
@@ -257,9 +261,9 @@ impl Compute for Beside {
 /// An engine on such a device, with the device's notes after the warm-up.
 async fn beside(most: usize, options: Options) -> (Engine, ModelId, Arc<Mutex<Vec<String>>>) {
     let notes = Arc::new(Mutex::new(Vec::new()));
-    let engine = Engine::start(options).unwrap();
+    let engine = Engine::start(options, &["cpu".to_owned()]).unwrap();
     let device = Beside { notes: notes.clone(), most };
-    let ready = engine.load("m", move || Ok(Box::new(device))).await.unwrap();
+    let ready = engine.load("m", vec![Box::new(move || Ok(Box::new(device)))]).await.unwrap();
     notes.lock().unwrap().clear();
     (engine, ready.model, notes)
 }

@@ -9,6 +9,7 @@ mod transformer;
 
 pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
+pub use crate::kernels::device::choose::{Choice, choose};
 pub use crate::network::{DType, LoadError};
 pub use decisions::Decision;
 pub use info::{ModelInfo, TextRules};
@@ -19,6 +20,7 @@ use super::pipeline::{Pipeline, Stages};
 use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::hub::ModelFiles;
+use crate::kernels::device::choose::why;
 use crate::network::{Bytes, Network, WeightTable};
 use std::fs::File;
 use std::path::Path;
@@ -32,20 +34,32 @@ pub struct Options {
     pub pooling: Option<String>,
     /// `max_tokens` of `[models."SLUG"]`: raises or lowers the model's own limit, up to its position table.
     pub max_tokens: Option<usize>,
-    /// `--device`; `None` = auto: the first GPU that this build and machine have, else the processor.
-    pub device: Option<Device>,
+    /// Where it computes; who loads has chosen it.
+    pub device: Device,
+    /// Who chose the device, and why: `--device`, or what `auto` found.
+    pub device_from: String,
     /// `--dtype`; `None` = f32, which every device computes as the reference does (who loads decides what `auto` tries first).
     pub dtype: Option<DType>,
     /// `--min-cosine`: the least cosine to its goldens at which the model is served; `None` = by its dtype. Loading itself asks for nothing.
     pub min_cosine: Option<f64>,
 }
 
-/// Reads `--device`: `auto` is `None`.
+/// Reads `--device`: `auto` is the empty list.
 ///
 /// # Errors
-/// Anything that is not a device.
-pub fn parse_device(text: &str) -> Result<Option<Device>, String> {
-    if text == "auto" { Ok(None) } else { text.parse().map(Some) }
+/// Anything that is not a device, and lists of others than different CUDA devices.
+pub fn parse_devices(text: &str) -> Result<Vec<Device>, String> {
+    if text == "auto" {
+        return Ok(Vec::new());
+    }
+    let devices: Vec<Device> = text.split(',').map(|device| device.trim().parse()).collect::<Result<_, _>>()?;
+    let twice = devices.iter().enumerate().find(|(at, device)| devices[..*at].contains(device));
+    match (devices.len(), twice) {
+        (1, _) => Ok(devices),
+        (_, Some((_, device))) => Err(format!("`{device}` is there twice")),
+        _ if devices.iter().all(|device| matches!(device, Device::Cuda(_))) => Ok(devices),
+        _ => Err("a list may hold CUDA devices only: the models would run at the pace of the slowest".to_owned()),
+    }
 }
 
 /// Reads `--dtype`: `auto` is `None`.
@@ -65,7 +79,7 @@ pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
 
 /// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU. On a processor f32 is no slower.
 pub fn faster_dtypes(options: &Options) -> &'static [DType] {
-    match (options.dtype, options.device.unwrap_or_else(Device::best)) {
+    match (options.dtype, options.device) {
         (None, Device::Cuda(_) | Device::Metal) => &[DType::Bf16],
         _ => &[],
     }
@@ -109,7 +123,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         _ => Encoder::network(root, modules.as_ref(), &table, options)?,
     };
     let Encoder { architecture, config, network, stages, limits, positions_from, text } = encoder;
-    let device = options.device.unwrap_or_else(Device::best);
+    let device = options.device;
     let place = Place::new(open(device)?, options.dtype.unwrap_or(DType::F32));
     let about = info::About {
         architecture,
@@ -188,7 +202,7 @@ impl Encoder {
 }
 
 fn open(device: Device) -> Result<candle_core::Device, LoadError> {
-    device.open().map_err(|error| LoadError::option("--device", format!("{device} cannot be used: {error}")))
+    device.open().map_err(|error| LoadError::option("--device", format!("{device} cannot be used: {}", why(&error))))
 }
 
 /// Maps a file into memory.
@@ -203,4 +217,21 @@ fn map(path: &Path) -> Result<Arc<Bytes>, LoadError> {
     // device and checked before the map is let go.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
     Ok(Arc::new(map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_one_or_a_list_of_different_gpus() {
+        assert_eq!(parse_devices("auto"), Ok(vec![]));
+        assert_eq!(parse_devices("cpu"), Ok(vec![Device::Cpu]));
+        assert_eq!(parse_devices("cuda:0, cuda:3"), Ok(vec![Device::Cuda(0), Device::Cuda(3)]));
+        let refused = |said| parse_devices(said).unwrap_err();
+        assert!(refused("cuda,cuda:0").contains("`cuda:0` is there twice"));
+        assert!(refused("cuda:0,cpu").contains("CUDA devices only"));
+        assert!(refused("cuda:0,").contains("is not a device"));
+        assert!(refused("auto,cpu").contains("is not a device"));
+    }
 }

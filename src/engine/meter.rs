@@ -18,7 +18,7 @@ pub fn repair(model: &str) {
     metric::REPAIRS.add([model], 1);
 }
 
-/// The device thread started or ended.
-pub fn device_up(up: bool) {
-    metric::DEVICE_UP.set(["device"], f64::from(u8::from(up)));
+/// A device's thread started or ended.
+pub fn device_up(device: &str, up: bool) {
+    metric::DEVICE_UP.set([device], f64::from(u8::from(up)));
 }

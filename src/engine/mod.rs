@@ -1,7 +1,9 @@
-//! The bridge between async callers and the device: submit tokens, await vectors. One thread owns the device and all its models.
+//! The bridge between async callers and the device: submit tokens, await vectors. One thread per device owns it and all its
+//! models; several devices of one kind hold the same models and take from one queue.
 
 pub mod compute;
 mod device;
+mod flight;
 pub mod load;
 pub mod memory;
 mod meter;
@@ -20,7 +22,7 @@ use crate::ragged::Tokens;
 use pace::Pace;
 use pending::{Job, Pending};
 use profile::Profile;
-use queue::{Budget, Lane, ModelId, Queue, RequestId, Submission};
+use queue::{Batch, Budget, Lane, ModelId, Queue, RequestId, Submission};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,15 +80,31 @@ pub struct Ready {
 /// What the queue's ageing bound leaves to the interactive lane while bulk work waits.
 const MOST_INTERACTIVE: f64 = queue::INTERACTIVE_RUN as f64 / (queue::INTERACTIVE_RUN + 1) as f64;
 
-type Make = Box<dyn FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send>;
+/// Loads a model; runs on the thread of the device that it is for.
+pub type Make = Box<dyn FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send>;
 
 struct Load {
+    model: ModelId,
     name: String,
     make: Make,
-    budget_tokens: Option<usize>,
-    budget_texts: Option<usize>,
     profile: Profile,
-    reply: oneshot::Sender<anyhow::Result<Ready>>,
+    reply: oneshot::Sender<anyhow::Result<Facts>>,
+}
+
+/// What is known of a model that is warm.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    dim: usize,
+    /// Of one device; the slowest where they differ.
+    pace: Pace,
+    /// Whether short requests may come between its operations.
+    overtaken: bool,
+}
+
+/// One device, as the others see it.
+struct Replica {
+    loads: VecDeque<Load>,
+    alive: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,13 +117,14 @@ enum Phase {
 
 struct State {
     queue: Queue<Job>,
-    loads: VecDeque<Load>,
+    /// What a device had taken when it failed: the others do it first.
+    returned: VecDeque<Batch<Job>>,
+    replicas: Vec<Replica>,
     phase: Phase,
     /// The interactive lane's part of the device's recent time: 0 to `MOST_INTERACTIVE`.
     interactive_share: f64,
-    /// By model, as the queue numbers them.
-    paces: Vec<Pace>,
-    dims: Vec<usize>,
+    /// By model, as the queue numbers them; `None` until every device has it.
+    models: Vec<Option<Facts>>,
 }
 
 struct Shared {
@@ -129,7 +148,7 @@ impl Shared {
     }
 }
 
-/// The engine of one device. Dropping it stops the thread after what waits has been computed.
+/// The engine of one device, or of several. Dropping it stops the threads after what waits has been computed.
 pub struct Engine {
     shared: Arc<Shared>,
     options: Options,
@@ -137,37 +156,70 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the device thread.
-    pub fn start(options: Options) -> std::io::Result<Self> {
+    /// Starts a thread for each device; `devices` are their names.
+    pub fn start(options: Options, devices: &[String]) -> std::io::Result<Self> {
+        let replica = |_: &String| Replica { loads: VecDeque::new(), alive: true };
         let state = State {
             queue: Queue::new(options.max_queue_tokens),
-            loads: VecDeque::new(),
+            returned: VecDeque::new(),
+            replicas: devices.iter().map(replica).collect(),
             phase: Phase::Running,
             interactive_share: 0.0,
-            paces: Vec::new(),
-            dims: Vec::new(),
+            models: Vec::new(),
         };
         let shared =
             Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), hurry: AtomicBool::new(false), alive: watch::channel(true).0 });
-        let thread = shared.clone();
-        std::thread::Builder::new().name("device".to_owned()).spawn(move || device::run(thread))?;
-        meter::device_up(true);
-        Ok(Self { shared, options, next_request: AtomicU64::new(0) })
+        let engine = Self { shared: shared.clone(), options, next_request: AtomicU64::new(0) };
+        for (index, name) in devices.iter().enumerate() {
+            let (shared, own_name) = (shared.clone(), name.clone());
+            std::thread::Builder::new().name(format!("device {name}")).spawn(move || device::run(shared, index, &own_name))?;
+            meter::device_up(name, true);
+        }
+        Ok(engine)
     }
 
-    /// Loads a model on the device thread, warms it up and measures it. `name` labels its metrics.
-    pub async fn load(&self, name: &str, make: impl FnOnce() -> anyhow::Result<Box<dyn Compute>> + Send + 'static) -> anyhow::Result<Ready> {
-        let (reply, answer) = oneshot::channel();
-        let Options { max_batch_tokens: budget_tokens, max_batch_texts: budget_texts, .. } = self.options;
-        let profile = Profile::at(self.options.profile.clone());
-        let load = Load { name: name.to_owned(), make: Box::new(make), budget_tokens, budget_texts, profile, reply };
-        {
-            let mut state = self.shared.lock();
-            anyhow::ensure!(state.phase == Phase::Running, "the engine is stopping");
-            state.loads.push_back(load);
+    /// Loads a model on every device, warms it up and measures it: `makes` has a loader for each. `name` labels its metrics.
+    ///
+    /// # Errors
+    /// What the first loader that fails says; then no device serves the model.
+    pub async fn load(&self, name: &str, makes: Vec<Make>) -> anyhow::Result<Ready> {
+        let (model, answers) = self.ask_to_load(name, makes)?;
+        let mut facts: Option<Facts> = None;
+        let devices = answers.len();
+        for answer in answers {
+            let one = answer.await.map_err(|_| anyhow::anyhow!("the device thread ended while the model was loading"))??;
+            let slowest = facts.filter(|facts| facts.pace.warm_tokens_per_s() < one.pace.warm_tokens_per_s());
+            anyhow::ensure!(facts.is_none_or(|facts| facts.dim == one.dim), "the devices give vectors of different sizes");
+            facts = Some(slowest.unwrap_or(one));
         }
-        self.shared.wake.notify_one();
-        answer.await.map_err(|_| anyhow::anyhow!("the device thread ended while the model was loading"))?
+        let Some(facts) = facts else { anyhow::bail!("the engine has no device") };
+        let budget = facts.pace.budget(self.options.max_batch_tokens, self.options.max_batch_texts, facts.overtaken);
+        let mut state = self.shared.lock();
+        state.queue.set_budget(model, budget);
+        if let Some(place) = state.models.get_mut(model) {
+            *place = Some(facts);
+        }
+        Ok(Ready { model, dim: facts.dim, budget, tokens_per_s: facts.pace.warm_tokens_per_s() * devices as f64 })
+    }
+
+    /// Gives each device's thread its loader, and the model its number.
+    fn ask_to_load(&self, name: &str, makes: Vec<Make>) -> anyhow::Result<(ModelId, Vec<oneshot::Receiver<anyhow::Result<Facts>>>)> {
+        let mut state = self.shared.lock();
+        anyhow::ensure!(state.phase == Phase::Running && state.replicas.iter().all(|replica| replica.alive), "the engine is stopping");
+        anyhow::ensure!(makes.len() == state.replicas.len(), "{} loaders for {} devices", makes.len(), state.replicas.len());
+        // Nothing is submitted to it before it has its facts, and then it has its budget.
+        let model = state.queue.add_model(Budget { tokens: 1, bulk_tokens: 1, texts: 1 });
+        state.models.push(None);
+        let profile = Profile::at(self.options.profile.clone());
+        let mut answers = Vec::new();
+        for (replica, make) in state.replicas.iter_mut().zip(makes) {
+            let (reply, answer) = oneshot::channel();
+            replica.loads.push_back(Load { model, name: name.to_owned(), make, profile: profile.clone(), reply });
+            answers.push(answer);
+        }
+        drop(state);
+        self.shared.wake.notify_all();
+        Ok((model, answers))
     }
 
     /// Whether a request of about this size would be refused now; cheap, so that refusals need no tokenising.
@@ -180,14 +232,14 @@ impl Engine {
     pub fn submit(&self, work: Work) -> Result<Ticket, Refusal> {
         let Work { model, client, weight, bulk, deadline, texts } = work;
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let tokens = texts.iter().map(Tokens::len).sum();
+        let tokens: usize = texts.iter().map(Tokens::len).sum();
         let mut state = self.shared.lock();
-        let (Some(&pace), Some(&dim)) = (state.paces.get(model), state.dims.get(model)) else { return Err(Refusal::Stopped) };
+        let Some(&Some(Facts { dim, pace, .. })) = state.models.get(model) else { return Err(Refusal::Stopped) };
         if state.phase != Phase::Running {
             return Err(Refusal::Stopped);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let idle = pace.idle_time_for(tokens);
+        let idle = pace.idle_time_for(tokens.div_ceil(state.devices().min(texts.len()).max(1)));
         if idle > left {
             return Err(Refusal::TooSlow { tokens, tokens_per_s: pace.warm_tokens_per_s(), needs: idle });
         }
@@ -205,7 +257,8 @@ impl Engine {
         submitted.map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })?;
         self.shared.queue_changed(&state);
         drop(state);
-        self.shared.wake.notify_one();
+        // Every idle device: there may be work for all of them.
+        self.shared.wake.notify_all();
         Ok(Ticket { answer, shared: self.shared.clone(), id })
     }
 
@@ -221,18 +274,18 @@ impl Engine {
             state.phase = Phase::Stopping;
         }
         drop(state);
-        self.shared.wake.notify_one();
+        self.shared.wake.notify_all();
     }
 
-    /// Whether the device thread lives.
+    /// Whether a device thread lives.
     pub fn is_alive(&self) -> bool {
         *self.shared.alive.borrow()
     }
 
-    /// Resolves when the device thread has ended.
+    /// Resolves when the last device thread has ended.
     pub async fn ended(&self) {
         let mut alive = self.shared.alive.subscribe();
-        // An error means that the sender is gone, and with it the thread.
+        // An error means that the sender is gone, and with it the threads.
         let _ = alive.wait_for(|alive| !alive).await;
     }
 }
@@ -244,10 +297,16 @@ impl Drop for Engine {
 }
 
 impl State {
+    /// How many devices share the work; 1 where none is left, for nobody waits there.
+    fn devices(&self) -> usize {
+        self.replicas.iter().filter(|replica| replica.alive).count().max(1)
+    }
+
     /// How long a request of this lane takes that needs `own` time itself, behind what is already there.
     fn time_until_done(&self, lane: Lane, own: Duration) -> Duration {
-        let per_model = self.paces.iter().enumerate().map(|(model, pace)| pace.time_for(self.queue.tokens_ahead(lane, model)));
-        let work = per_model.fold(own, Duration::saturating_add);
+        let known = self.models.iter().enumerate().filter_map(|(model, facts)| Some((model, facts.as_ref()?.pace)));
+        let per_model = known.map(|(model, pace)| pace.time_for(self.queue.tokens_ahead(lane, model)));
+        let work = per_model.fold(own, Duration::saturating_add) / self.devices() as u32;
         match lane {
             Lane::Interactive => work,
             // New short requests will overtake it as they have done lately.
@@ -257,8 +316,8 @@ impl State {
 
     /// Follows how much of the device's time the interactive lane takes, never to the whole: bulk work has its one batch in four.
     fn took(&mut self, lane: Lane, took: Duration) {
-        // About the last second counts.
-        let weight = took.as_secs_f64().min(1.0);
+        // About the last second counts, of all devices together.
+        let weight = (took.as_secs_f64() / self.devices() as f64).min(1.0);
         let now = if lane == Lane::Interactive { MOST_INTERACTIVE } else { 0.0 };
         self.interactive_share += (now - self.interactive_share) * weight;
     }
@@ -266,8 +325,9 @@ impl State {
     /// How long it takes until as many tokens are gone as a refused request lacks.
     fn time_until_room(&self, full: queue::Full) -> Duration {
         let excess = (full.queued_tokens + full.request_tokens).saturating_sub(full.limit_tokens);
-        let slowest = self.paces.iter().min_by(|a, b| a.tokens_per_s().total_cmp(&b.tokens_per_s()));
-        slowest.map_or(Duration::from_secs(1), |pace| pace.time_for(excess))
+        let paces = self.models.iter().flatten().map(|facts| facts.pace);
+        let slowest = paces.min_by(|a, b| a.tokens_per_s().total_cmp(&b.tokens_per_s()));
+        slowest.map_or(Duration::from_secs(1), |pace| pace.time_for(excess) / self.devices() as u32)
     }
 }
 
@@ -303,3 +363,7 @@ impl Drop for Ticket {
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "replicas_tests.rs"]
+mod replicas_tests;

@@ -69,7 +69,9 @@ fn turn(shared: &Shared, models: &Models, overtaken: &Overtaken) {
     shared.queue_changed(&state);
     drop(state);
     if let Some(batch) = next.batch {
-        device::run_batch(shared, &models.borrow(), batch, &Overtaken::default());
+        let left = device::run_batch(shared, models, batch, &Overtaken::default());
+        // If this device has failed, the batch that was overtaken will show it; another one takes these.
+        shared.lock().returned.extend(left);
     }
     overtaken.time.set(overtaken.time() + started.elapsed());
 }

@@ -89,6 +89,11 @@ impl Pace {
     }
 }
 
+/// Whether a model still computes a small batch that it has computed before. If not, it is the device that fails and not a text.
+pub fn still_computes(model: &dyn Compute) -> bool {
+    run(model, 1, 8).is_ok()
+}
+
 /// Runs a model until its weights are warm, its rate is known, and, on a device with memory of its own, a budget that fits into that; what an
 /// earlier start found is tried first.
 ///

@@ -155,6 +155,13 @@ impl<J> Queue<J> {
         self.budgets.len() - 1
     }
 
+    /// Changes how large a model's batches may be, from the next one on.
+    pub fn set_budget(&mut self, model: ModelId, budget: Budget) {
+        if let Some(place) = self.budgets.get_mut(model) {
+            *place = budget;
+        }
+    }
+
     /// Tokens waiting, of all models and lanes.
     pub fn queued_tokens(&self) -> usize {
         self.queued_tokens

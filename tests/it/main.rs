@@ -34,6 +34,7 @@ mod parity;
 mod raw;
 mod readme;
 mod regressions;
+mod replicas;
 mod rotary;
 mod serve;
 mod server;

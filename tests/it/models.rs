@@ -32,7 +32,7 @@ pub fn tiny(architecture: &str) -> Vec<PathBuf> {
 
 /// What tests ask for: exact, on the processor.
 pub fn exact() -> Options {
-    Options { device: Some(Device::Cpu), dtype: Some(DType::F32), ..Options::default() }
+    Options { device: Device::Cpu, dtype: Some(DType::F32), ..Options::default() }
 }
 
 /// A model with its tokenizer.

@@ -43,13 +43,15 @@ impl Server {
     /// # Errors
     /// A model that cannot be had or loaded.
     pub async fn start(flags: &Flags, models: Models) -> anyhow::Result<Self> {
-        let Models { hub, load, threads } = models;
+        let Models { hub, load, devices, threads } = models;
+        let devices = start::choose(&devices)?;
         let what = hub::parse(&flags.model)?;
         let settings =
             Settings { truncate: flags.truncate.unwrap_or_default(), as_the_model: flags.normalize == Normalize::Model, ..Settings::default() };
         let model = ServeModel { slug: what.slug(), what, settings, load };
         let budgets = Some(hub.cache_dir.join("budgets.json"));
-        let engine = Engine::start(engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS, profile: budgets })?;
+        let options = engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS, profile: budgets };
+        let engine = Engine::start(options, &start::names(&devices))?;
         let options = service::Options {
             max_texts: usize::MAX,
             max_request_tokens: TOKENS,
@@ -58,7 +60,7 @@ impl Server {
             tokenizer_threads: threads.div_ceil(2),
         };
         let service = Arc::new(Service::new(options, Registry::new(vec![start::place(&model)])?, engine)?);
-        start::load_all(&service, vec![model], &hub, 0).await?;
+        start::load_all(&service, vec![model], &devices, &hub, 0).await?;
         let model = service.models().first().context("no model")?.clone();
         Ok(Self { service, model, dimensions: flags.dimensions, input_type: flags.input_type.clone() })
     }

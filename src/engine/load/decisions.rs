@@ -90,14 +90,13 @@ pub fn decide(info: &ModelInfo, pipeline: &Pipeline, seen: &Seen) -> Vec<Decisio
 
 /// How it runs here.
 pub fn running(info: &ModelInfo, pipeline: &Pipeline, options: &Options) -> [Decision; 4] {
-    let device = if options.device.is_some() { "--device" } else { "auto: the first GPU of this build and machine, else the processor" };
     let dtype = match (options.dtype, info.device) {
         (Some(_), _) => "--dtype, the model's table, or auto after its goldens held",
         (None, Device::Cpu) => "auto: f32 on a processor",
         (None, _) => "auto: f32, as no goldens show that a faster type holds",
     };
     [
-        Decision::new("device", info.device, device),
+        Decision::new("device", info.device, options.device_from.clone()),
         Decision::new("dtype", info.dtype, dtype),
         match pipeline.executor() {
             ("host", _) => Decision::new("executor", "host", format!("fused {} kernels (AVX2)", info.dtype)),

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod choose;
 #[cfg(feature = "cuda")]
 mod cublaslt;
 #[cfg(feature = "cuda")]
@@ -40,9 +41,10 @@ impl Ops {
 }
 
 /// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The machine's processor.
+    #[default]
     Cpu,
     /// The n-th NVIDIA GPU.
     Cuda(usize),
@@ -51,14 +53,12 @@ pub enum Device {
 }
 
 impl Device {
-    /// The best device that this build can use on this machine: the first GPU, else the processor.
-    pub fn best() -> Self {
-        if candle_core::utils::cuda_is_available() && Self::Cuda(0).open().is_ok() {
-            Self::Cuda(0)
-        } else if candle_core::utils::metal_is_available() && Self::Metal.open().is_ok() {
-            Self::Metal
-        } else {
-            Self::Cpu
+    /// Whether this build can use such a device at all, be it there or not.
+    pub fn is_built_in(self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Cuda(_) => candle_core::utils::cuda_is_available(),
+            Self::Metal => candle_core::utils::metal_is_available(),
         }
     }
 
