@@ -33,7 +33,7 @@ fn parsing(c: &mut Criterion) {
     let body = serde_json::to_vec(&serde_json::json!({"model": "m", "input": texts})).expect("strings");
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("64 texts", |b| b.iter(|| parse(black_box(&body), Limits { max_texts: 2048 }, |_| false)));
+    group.bench_function("64 texts", |b| b.iter(|| parse(black_box(body.as_slice()), Limits { max_texts: 2048 }, |_| false)));
     group.finish();
 }
 
@@ -52,7 +52,7 @@ fn batching(c: &mut Criterion) {
     let deadline = Instant::now() + Duration::from_secs(3600);
     let full = || {
         let mut queue = Queue::new(usize::MAX);
-        queue.add_model(Budget { tokens: 4096, texts: 512 });
+        queue.add_model(Budget { tokens: 4096, bulk_tokens: 4096, texts: 512 });
         for id in 0..1000 {
             let jobs = (0..4).map(|text| (text, 20 + (id as usize * 7 + text) % 200)).collect();
             queue.submit(Submission { id, model: 0, client: id % 50, weight: 1, bulk: false, deadline, jobs }).expect("no limit");

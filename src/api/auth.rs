@@ -5,6 +5,8 @@ use super::observe::Seen;
 use crate::service::Caller;
 use crate::service::access::{Access, Key};
 use crate::service::books::Actor;
+use crate::service::jobs::JobOwner;
+use crate::service::limits::Exceeded;
 use crate::wire::Fault;
 use axum::http::{HeaderMap, header};
 use std::sync::Arc;
@@ -17,17 +19,27 @@ pub(super) const DEFAULT: &str = "default";
 /// # Errors
 /// As [`authorize`]; `RateLimited`.
 pub(super) async fn enter(api: &Api, seen: &Seen, headers: &HeaderMap, scope: Option<&'static str>) -> Result<Option<Arc<Key>>, Fault> {
-    let key = authorize(&api.books.access, headers, scope)?;
+    let key = match authorize(&api.books.access, headers, scope) {
+        Err(fault @ (Fault::AuthMissing | Fault::AuthInvalid)) => return Err(refuse(api, seen, fault)),
+        key => key?,
+    };
     seen.note_key(key.as_ref());
-    match api.books.limiter.enter(key.as_deref()).await {
+    match api.books.limiter.enter(key.as_deref(), seen.address).await {
         Ok(Some(pass)) => seen.note_pass(pass),
         Ok(None) => {}
-        Err(exceeded) => {
-            seen.note_exceeded(exceeded.standing);
-            return Err(Fault::RateLimited { retry_after_s: exceeded.retry_after_s });
-        }
+        Err(exceeded) => return Err(limited(seen, exceeded)),
     }
     Ok(key)
+}
+
+/// What a caller without a key is told; too many of them from one address have to wait.
+pub(super) fn refuse(api: &Api, seen: &Seen, fault: Fault) -> Fault {
+    api.books.limiter.enter_stranger(seen.address).map_or_else(|exceeded| limited(seen, exceeded), |()| fault)
+}
+
+fn limited(seen: &Seen, exceeded: Exceeded) -> Fault {
+    seen.note_exceeded(exceeded.standing);
+    Fault::RateLimited { retry_after_s: exceeded.retry_after_s }
 }
 
 /// The caller of a request for vectors.
@@ -45,6 +57,11 @@ pub(super) fn caller(api: &Api, seen: &Seen, key: Option<&Key>) -> Caller {
 pub(super) fn actor(key: Option<&Arc<Key>>) -> Actor {
     let (id, tenant) = key.map_or(("open", DEFAULT), |key| (&key.id, &key.tenant));
     Actor { id: id.to_owned(), tenant: tenant.to_owned() }
+}
+
+/// The same for what is fetched for the owner of a job.
+pub(super) fn fetcher(owner: &JobOwner) -> Actor {
+    Actor { id: owner.key_id.clone(), tenant: owner.tenant.clone() }
 }
 
 /// The key of a request, or `None` where no key is asked for.

@@ -100,7 +100,11 @@ async fn collect(room: &HeldBytes, mut body: Body, limit: usize) -> Result<Held,
     Ok(Held { bytes, hold })
 }
 
-fn refuse_encodings(headers: &HeaderMap) -> Result<(), Fault> {
+/// Bodies are taken as they are.
+///
+/// # Errors
+/// `UnsupportedMediaType`.
+pub(super) fn refuse_encodings(headers: &HeaderMap) -> Result<(), Fault> {
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let value = String::from_utf8_lossy(value.as_bytes());
         if let Some(encoding) = value.split(',').map(str::trim).find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")) {

@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum_server::accept::Accept;
 use std::future::{Ready, ready};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
@@ -17,6 +18,8 @@ use tower::Service;
 /// What a request knows of its connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connection {
+    /// The other end.
+    pub(super) peer: Option<IpAddr>,
     /// True for a connection beyond the limit.
     pub(super) crowded: bool,
     /// True while the client may still be sending a body that nobody reads.
@@ -66,7 +69,8 @@ impl<S> Accept<TcpStream, S> for Door {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             return ready(Err(io::Error::other("too many connections")));
         };
-        let connection = Connection { crowded: self.permits.available_permits() < self.reserve, ..Connection::default() };
+        let peer = stream.peer_addr().ok().map(|address| address.ip());
+        let connection = Connection { peer, crowded: self.permits.available_permits() < self.reserve, ..Connection::default() };
         // Answers are written whole: waiting for more bytes to send along would only delay them.
         ready(stream.set_nodelay(true).map(|()| {
             let guarded = Guarded::new(stream, connection.clone(), &self.options, permit);

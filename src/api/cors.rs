@@ -8,9 +8,10 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// What scripts may read beside the body.
-const EXPOSED: [&str; 7] = [
+const EXPOSED: [&str; 8] = [
     "retry-after",
     "server-timing",
+    "x-embedding-space",
     "x-request-id",
     "x-scaigrid-ratelimit-limit",
     "x-scaigrid-ratelimit-remaining",

@@ -15,7 +15,7 @@ pub trait Embedder: Send + Sync + 'static {
     /// The model that a client calls `name`: a slug, a short name, an alias, or any of them with `:PROMPT` behind it.
     fn find(&self, name: &str) -> Option<Found>;
 
-    /// Tokens that the device computes at a time, of the model that takes most.
+    /// Tokens of a bulk batch, of the model whose are largest.
     fn batch_tokens(&self) -> usize;
 
     /// All models, as clients see them; aliases are items of their own.

@@ -41,6 +41,7 @@ pub(super) async fn ready(api: Shared) -> Response {
     let mut checks: BTreeMap<_, _> = api.embedder.checks().into_iter().collect();
     let server = if api.lifecycle.draining() { "draining" } else { "ok" };
     checks.insert("server", server.to_owned());
+    checks.insert("storage", api.books.check().await.to_owned());
     let well = checks.values().all(|state| state == "ok");
     let (code, status) = if well { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
     // Strings only: this serialisation has no way to fail.

@@ -8,7 +8,7 @@ use crate::service::cl100k;
 use crate::service::jobs::{LineAnswer, LineCall, Lines};
 use crate::service::{Caller, Embedded};
 use crate::wire::batch::Line;
-use crate::wire::request::{self, Limits};
+use crate::wire::request::{self, Body, Limits};
 use crate::wire::response::{Vectors, native_embed, openai_embeddings};
 use crate::wire::{EmbedRequest, Fault};
 use std::future::Future;
@@ -85,7 +85,7 @@ impl ApiLines {
         if !URLS.contains(&line.url.as_str()) {
             return Err(Fault::field("url", format!("must be {}", URLS.join(" or "))));
         }
-        if line.body.is_empty() {
+        if !line.has_body {
             return Err(Fault::field("body", "is missing; send the request's JSON object"));
         }
         let asked = self.parse(line).await?;
@@ -108,14 +108,14 @@ impl ApiLines {
     async fn parse(&self, line: &Line) -> Result<EmbedRequest, Fault> {
         let limits = Limits { max_texts: self.max_texts };
         if !is_openai(&line.url) {
-            return request::parse(&line.body, limits, |model| embed::embeds_empty(&*self.embedder, model));
+            return request::parse(Body::OfLine(&line.text), limits, |model| embed::embeds_empty(&*self.embedder, model));
         }
         if cl100k::is_loaded() {
-            return embeddings::read(&line.body, limits, self.max_token_ids, &*self.embedder);
+            return embeddings::read(Body::OfLine(&line.text), limits, self.max_token_ids, &*self.embedder);
         }
         // Loading the vocabulary takes long; whether it is needed shows only while the line is read.
-        let (body, max_ids, embedder) = (line.body.clone(), self.max_token_ids, self.embedder.clone());
-        embed::off_thread(usize::MAX, move || embeddings::read(&body, limits, max_ids, &*embedder)).await?
+        let (text, max_ids, embedder) = (line.text.clone(), self.max_token_ids, self.embedder.clone());
+        embed::off_thread(usize::MAX, move || embeddings::read(Body::OfLine(&text), limits, max_ids, &*embedder)).await?
     }
 }
 

@@ -31,7 +31,7 @@ impl Embedder for Service {
     }
 
     fn batch_tokens(&self) -> usize {
-        self.models().iter().filter_map(|model| model.loaded()).map(|loaded| loaded.engine.budget.tokens).max().unwrap_or(0)
+        self.models().iter().filter_map(|model| model.loaded()).map(|loaded| loaded.engine.budget.bulk_tokens).max().unwrap_or(0)
     }
 
     fn list(&self) -> Vec<ModelItem> {

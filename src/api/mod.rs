@@ -12,6 +12,7 @@ use std::time::Duration;
 use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 
+mod asked;
 mod auth;
 mod body;
 mod connection;
@@ -20,6 +21,7 @@ mod dialect;
 mod docs;
 pub mod embedder;
 mod health;
+pub mod input;
 mod lifecycle;
 mod lines;
 mod live;
@@ -69,6 +71,8 @@ pub struct Options {
     pub public_url: Option<String>,
     /// Whether that is HTTPS where the request names it.
     pub https: bool,
+    /// Which inputs of jobs are read that lie elsewhere.
+    pub inputs: input::Options,
     /// How long running requests may go on after a shutdown was asked for.
     pub drain_timeout: Duration,
 }
@@ -93,6 +97,7 @@ impl Default for Options {
             max_connections: 900,
             public_url: None,
             https: false,
+            inputs: input::Options::default(),
             drain_timeout: Duration::from_secs(60),
         }
     }
@@ -105,6 +110,7 @@ pub struct Api {
     options: Options,
     lifecycle: lifecycle::Lifecycle,
     held: body::HeldBytes,
+    inputs: input::Inputs,
     /// Since when its models are there; Unix seconds.
     created: i64,
 }
@@ -120,7 +126,8 @@ impl Api {
     pub fn new(embedder: Arc<dyn Embedder>, books: Arc<Books>, options: Options) -> Self {
         let held = body::HeldBytes::new(options.max_held_bytes);
         let created = jiff::Timestamp::now().as_second();
-        Self { embedder, books, options, lifecycle: lifecycle::Lifecycle::default(), held, created }
+        let inputs = input::Inputs::new(options.inputs.clone());
+        Self { embedder, books, options, lifecycle: lifecycle::Lifecycle::default(), held, inputs, created }
     }
 }
 

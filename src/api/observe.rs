@@ -1,5 +1,6 @@
 //! Seen from outside: each request's id, trace, log line and metrics.
 
+use super::connection::Connection;
 use super::dialect::Dialect;
 use crate::service::access::Key;
 use crate::service::limits::{Pass, Standing};
@@ -8,6 +9,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tracing::Instrument;
@@ -26,6 +28,8 @@ pub(super) struct Seen {
     pub(super) dialect: Dialect,
     /// When its head had arrived.
     pub(super) arrived: Instant,
+    /// Whom it came from, as the connection has it: what headers say of it is not believed.
+    pub(super) address: Option<IpAddr>,
     /// Filled in as it becomes known.
     notes: Arc<Notes>,
 }
@@ -39,10 +43,10 @@ struct Notes {
 }
 
 impl Seen {
-    fn new(headers: &HeaderMap, path: &str) -> Self {
+    fn new(headers: &HeaderMap, path: &str, address: Option<IpAddr>) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
         let id = given.map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned);
-        Self { id: id.into(), dialect: Dialect::of(path), arrived: Instant::now(), notes: Arc::default() }
+        Self { id: id.into(), dialect: Dialect::of(path), arrived: Instant::now(), address, notes: Arc::default() }
     }
 
     /// Notes the slug of the model it is for. Only slugs from the configuration, for this becomes a label.
@@ -121,7 +125,8 @@ pub(super) struct Code(pub(super) &'static str);
 
 /// Gives each request its id and reports how it went.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
-    let seen = Seen::new(request.headers(), request.uri().path());
+    let address = request.extensions().get::<Connection>().and_then(|connection| connection.peer);
+    let seen = Seen::new(request.headers(), request.uri().path(), address);
     request.extensions_mut().insert(seen.clone());
     let probe = is_probe(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -198,9 +203,9 @@ mod tests {
 
     #[test]
     fn an_inbound_id_is_taken_over_only_if_well_formed() {
-        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4"), "/").id, "abc-1_2.3:4");
+        assert_eq!(&*Seen::new(&headers("x-request-id", "abc-1_2.3:4"), "/", None).id, "abc-1_2.3:4");
         for bad in ["", "a b", "a\"b", "<b>", &"a".repeat(129)] {
-            let id = Seen::new(&headers("x-request-id", bad), "/").id;
+            let id = Seen::new(&headers("x-request-id", bad), "/", None).id;
             assert!(id.starts_with("req_") && id.len() == 36, "{bad:?} gave {id}");
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn resolve(said: Option<&RateLimitsSaid>) -> Result<Options, ConfigEr
         user: level("user", preset.user, table.user)?,
         tenant: level("tenant", preset.tenant, table.tenant)?,
         partner: level("partner", preset.partner, table.partner)?,
+        address: level("address", preset.address, table.address)?,
     })
 }
 

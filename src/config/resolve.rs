@@ -104,7 +104,7 @@ pub fn serve(said: Said, env: &Env) -> Result<Resolved, ConfigError> {
         api::Options { max_body_bytes, max_held_bytes: 4 * max_body_bytes, max_texts, max_token_ids: max_request_tokens, ..api::Options::default() };
     let tls = tls(said.tls_cert.clone(), said.tls_key.clone())?;
     let (openai_hosts, cors_origins) = (openai_hosts(&said.openai_host)?, cors_origins(&said.cors_origin)?);
-    let api = api::Options { deadline, public_url, https: tls.is_some(), openai_hosts, cors_origins, ..limits };
+    let api = api::Options { deadline, public_url, https: tls.is_some(), openai_hosts, cors_origins, inputs: inputs(&said, hub.offline)?, ..limits };
     Ok(Resolved {
         aliases: aliases::resolve(&said.aliases, &models)?,
         models,
@@ -186,6 +186,20 @@ fn openai_hosts(said: &[String]) -> Result<Vec<String>, ConfigError> {
     }
 }
 
+/// Where the inputs of jobs may lie.
+fn inputs(said: &Said, offline: bool) -> Result<api::input::Options, ConfigError> {
+    let place = |url: &String| url.parse::<api::input::Place>().or_else(|fault| impossible(format!("--job-input-url {fault}")));
+    let network = |text: &String| text.parse::<api::input::Network>().or_else(|fault| impossible(format!("--job-input-network {fault}")));
+    let places = said.job_input_url.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    if offline && let Some(at) = places.iter().position(api::input::Place::is_remote) {
+        return impossible(format!(
+            "--offline and --job-input-url {:?} contradict each other: only file:///... is read offline",
+            said.job_input_url[at]
+        ));
+    }
+    Ok(api::input::Options { places, networks: said.job_input_network.iter().map(network).collect::<Result<_, _>>()? })
+}
+
 /// What batch jobs may ask.
 fn jobs(said: &Said, max_line_bytes: usize) -> Result<service::jobs::Options, ConfigError> {
     let default = service::jobs::Options::default();
@@ -193,6 +207,7 @@ fn jobs(said: &Said, max_line_bytes: usize) -> Result<service::jobs::Options, Co
         max_lines: said.max_job_lines.unwrap_or(default.max_lines),
         max_file_bytes: said.max_file_bytes.map_or(default.max_file_bytes, |bytes| bytes.as_u64()),
         max_line_bytes,
+        expired_is_failed: said.expired_jobs_fail.unwrap_or(false),
         keep: said.keep_files_days.map_or(default.keep, |days| Duration::from_secs(u64::from(days) * 24 * 3600)),
         ..default
     };
@@ -261,6 +276,7 @@ impl ServeModel {
             max_tokens: table.max_tokens,
             matryoshka,
             matryoshka_strict: table.matryoshka_strict.unwrap_or(false),
+            mrl_layer_norm: table.mrl_layer_norm.unwrap_or(false),
             as_the_model: table.normalize.unwrap_or_default() == Normalize::Model,
             default_prompt: table.default_prompt.clone(),
             embed_empty: table.empty_input.unwrap_or_default() == EmptyInput::Embed,

@@ -42,11 +42,12 @@ fn links_follow_the_certificate_and_the_public_url() {
 fn the_flag_wins_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vecmill.toml");
-    let text = "model = \"x=all-MiniLM-L6-v2\"\nport = 1\nmax_texts = 7\n[models.x]\ntruncate = \"end\"\nmax_tokens = 99\n";
+    let text = "model = \"x=all-MiniLM-L6-v2\"\nport = 1\nmax_texts = 7\n[models.x]\ntruncate = \"end\"\nmax_tokens = 99\nmrl_layer_norm = true\n";
     std::fs::write(&path, text).unwrap();
     let resolved = resolved(&["--config", path.to_str().unwrap(), "--port", "2"]).unwrap();
     assert_eq!((resolved.listen.port(), resolved.service.max_texts), (2, 7));
     let model = &resolved.models[0];
+    assert!(model.settings.mrl_layer_norm);
     assert_eq!((model.slug.as_str(), model.settings.truncate, model.load.max_tokens), ("x", crate::wire::Truncate::End, Some(99)));
 }
 
@@ -69,6 +70,11 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(refused(&["--tls-key", "k.pem"]).contains("--tls-cert FILE"));
     assert!(refused(&["--cors-origin", "https://a.example,b.example"]).contains("\"b.example\""));
     assert!(refused(&["--openai-host", "https://x"]).contains("without scheme"));
+    assert!(refused(&["--job-input-url", "https://x/a"]).contains("ends with a slash"));
+    assert!(refused(&["--job-input-network", "ten"]).contains("10.0.0.0/8"));
+    assert!(refused(&["--offline", "--job-input-url", "https://x/"]).contains("contradict"));
+    assert_eq!(resolved(&[&model[..], &["--offline", "--job-input-url", "file:///a/,file:///b/"]].concat()).unwrap().api.inputs.places.len(), 2);
+    assert!(resolved(&[&model[..], &["--expired-jobs-fail"]].concat()).unwrap().books.jobs.expired_is_failed);
     assert!(resolved(&[]).unwrap_err().contains("--model"));
     assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
     assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);

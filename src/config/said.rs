@@ -60,7 +60,7 @@ pub struct Said {
     #[serde(flatten)]
     pub store: StoreSaid,
 
-    /// Requests per minute of a key, user, tenant and partner: off, or scaigrid (60, 120, 1000, 5000); the file can say more [default: off]
+    /// Requests per minute of a key, user, tenant and partner: off, or scaigrid (60, 120, 1000, 5000; 60 of an address without a key); the file can say more [default: off]
     #[arg(long, value_name = "PRESET", env = "VECMILL_RATE_LIMITS", value_parser = |word: &str| Ok::<_, String>(RateLimitsSaid::Preset(word.to_owned())))]
     pub rate_limits: Option<RateLimitsSaid>,
 
@@ -68,7 +68,7 @@ pub struct Said {
     #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
     pub public_url: Option<String>,
 
-    /// Tokens per batch [default: what the device computes in about 100 ms, measured at start]
+    /// Tokens per batch [default: what the device computes in about 100 ms, measured at start; on a CPU three times that for bulk work]
     #[arg(long, value_name = "N", env = "VECMILL_MAX_BATCH_TOKENS")]
     pub max_batch_tokens: Option<usize>,
 
@@ -103,6 +103,21 @@ pub struct Said {
     /// How long files are kept: from their upload, and results from the job's end [default: 30]
     #[arg(long, value_name = "DAYS", env = "VECMILL_KEEP_FILES_DAYS")]
     pub keep_files_days: Option<u32>,
+
+    /// Address below which the inputs of batch jobs may lie, such as `https://files.example.com/batches/` or `file:///srv/batches/`; may be given
+    /// several times [default: none, nothing is fetched]
+    #[arg(long, value_name = "URL", env = "VECMILL_JOB_INPUT_URL", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub job_input_url: Vec<String>,
+
+    /// Private addresses that inputs may be fetched from, such as 10.0.0.0/8; may be given several times [default: none, only public ones]
+    #[arg(long, value_name = "NETWORK", env = "VECMILL_JOB_INPUT_NETWORK", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    pub job_input_network: Vec<String>,
+
+    /// Call batch jobs whose window has closed `failed` instead of `expired`
+    #[arg(long, env = "VECMILL_EXPIRED_JOBS_FAIL", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub expired_jobs_fail: Option<bool>,
 
     /// Time from a request's arrival to its answer, in milliseconds [default: 55000]
     #[arg(long, value_name = "MS", env = "VECMILL_DEADLINE_MS")]
@@ -201,6 +216,7 @@ pub struct RateLimitsTable {
     pub user: QuotaSaid,
     pub tenant: QuotaSaid,
     pub partner: QuotaSaid,
+    pub address: QuotaSaid,
 }
 
 /// The limits of one level.
@@ -236,6 +252,8 @@ pub struct PerModel {
     pub matryoshka: Option<MatryoshkaSaid>,
     /// Only the listed sizes.
     pub matryoshka_strict: Option<bool>,
+    /// A layer norm over the whole vector before it is cut.
+    pub mrl_layer_norm: Option<bool>,
     /// `unit` (default) or `model`.
     pub normalize: Option<Normalize>,
     /// The prompt of requests that name none.
@@ -317,6 +335,9 @@ impl Said {
             max_body_bytes: self.max_body_bytes.or(file.max_body_bytes),
             max_job_lines: self.max_job_lines.or(file.max_job_lines),
             max_file_bytes: self.max_file_bytes.or(file.max_file_bytes),
+            job_input_url: if self.job_input_url.is_empty() { file.job_input_url } else { self.job_input_url },
+            job_input_network: if self.job_input_network.is_empty() { file.job_input_network } else { self.job_input_network },
+            expired_jobs_fail: self.expired_jobs_fail.or(file.expired_jobs_fail),
             keep_files_days: self.keep_files_days.or(file.keep_files_days),
             deadline_ms: self.deadline_ms.or(file.deadline_ms),
             model_options: ModelSaid {

@@ -2,6 +2,7 @@
 
 use super::load::Loaded;
 use super::pipeline::ComputeError;
+use crate::kernels::device::Device;
 use crate::ragged::Packed;
 
 /// A model on its device. Lives on the device thread and never leaves it.
@@ -11,6 +12,11 @@ pub trait Compute {
 
     /// The longest text it takes, in tokens.
     fn longest(&self) -> usize;
+
+    /// Whether its forward pass has points at which another may come first: `exec::between`.
+    fn can_be_overtaken(&self) -> bool {
+        false
+    }
 
     /// `[B, dim]`, row-major.
     fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError>;
@@ -26,6 +32,10 @@ impl Compute for Loaded {
 
     fn longest(&self) -> usize {
         self.info.max_tokens
+    }
+
+    fn can_be_overtaken(&self) -> bool {
+        self.info.device == Device::Cpu
     }
 
     fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {

@@ -2,14 +2,17 @@
 
 use super::compute::Compute;
 use super::meter;
+use super::overtake::{self, Overtaken};
 use super::pace::{self, Pace};
 use super::pending::{Failure, Job, Pending};
 use super::pipeline::ComputeError;
-use super::queue::Batch;
+use super::queue::{Batch, Lane};
 use super::{Load, Phase, Ready, Shared};
 use crate::kernels::threads;
 use crate::ragged::Packed;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,31 +24,39 @@ enum Todo {
 }
 
 /// A model on the device, under the name that its metrics carry.
-struct Place {
+pub(super) struct Place {
     name: String,
     compute: Box<dyn Compute>,
 }
+
+/// The models of the device, by the queue's numbers. Loads come between batches, so that a batch may borrow them from beginning to end.
+pub(super) type Models = Rc<RefCell<Vec<Place>>>;
 
 /// The thread's whole life. However it ends, nobody is left waiting.
 pub(super) fn run(shared: Arc<Shared>) {
     let _last_words = LastWords(shared.clone());
     threads::compute_after_answers();
-    let mut models: Vec<Place> = Vec::new();
+    let models: Models = Rc::default();
     loop {
         match next(&shared) {
-            Todo::Load(load) => models.extend(self::load(&shared, load)),
-            Todo::Batch(batch) => {
-                if let Some(model) = models.get(batch.model) {
-                    run_batch(&shared, model, batch);
-                }
+            Todo::Load(load) => {
+                let loaded = self::load(&shared, load);
+                models.borrow_mut().extend(loaded);
             }
+            Todo::Batch(batch) if batch.lane == Lane::Bulk => {
+                let overtaken = overtake::during(&shared, &models, |overtaken| run_batch(&shared, &models, batch, overtaken));
+                shared.lock().queue.overtaken(overtaken);
+            }
+            Todo::Batch(batch) => run_batch(&shared, &models, batch, &Overtaken::default()),
             Todo::Stop => return,
         }
     }
 }
 
-/// Computes what is still wanted of a batch, and takes its time.
-fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) {
+/// Computes what is still wanted of a batch, and takes its time without what overtook it.
+pub(super) fn run_batch(shared: &Shared, models: &Models, batch: Batch<Job>, overtaken: &Overtaken) {
+    let models = models.borrow();
+    let Some(model) = models.get(batch.model) else { return };
     let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
     let (texts, tokens) = (jobs.len(), jobs.iter().map(|job| job.tokens.len()).sum());
     if texts == 0 {
@@ -54,7 +65,7 @@ fn run_batch(shared: &Shared, model: &Place, batch: Batch<Job>) {
     let started = Instant::now();
     compute(shared, model, jobs);
     meter::batch(&model.name, texts, tokens);
-    let took = started.elapsed();
+    let took = started.elapsed().saturating_sub(overtaken.time());
     let mut state = shared.lock();
     state.took(batch.lane, took);
     if let Some(pace) = state.paces.get_mut(batch.model) {
@@ -71,7 +82,7 @@ fn next(shared: &Shared) -> Todo {
         }
         let next = state.queue.next(Instant::now());
         next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
-        meter::depth(state.queue.queued_tokens());
+        shared.queue_changed(&state);
         if let Some(batch) = next.batch {
             return Todo::Batch(batch);
         }
@@ -93,7 +104,7 @@ fn load(shared: &Shared, load: Load) -> Option<Place> {
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", text_of(panic.as_ref()))));
     match made {
         Ok((model, pace)) => {
-            let budget = pace.budget(budget_tokens, budget_texts);
+            let budget = pace.budget(budget_tokens, budget_texts, model.can_be_overtaken());
             let mut state = shared.lock();
             let id = state.queue.add_model(budget);
             state.paces.push(pace);

@@ -188,3 +188,32 @@ async fn when_the_thread_dies_nobody_waits_for_ever() {
     assert_eq!(engine.submit(work(ready.model, vec![text(1, 1)])).err(), Some(Refusal::Stopped));
     assert!(engine.load("m", || Ok(Box::new(Bomb))).await.is_err());
 }
+
+#[tokio::test]
+async fn a_short_request_overtakes_bulk_work_between_two_operations() {
+    let (started, wait_for_start) = mpsc::channel();
+    let (go, wait_for_go) = mpsc::channel::<()>();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let (engine, model) = engine(move |batch| {
+        if batch.ids[0] == 500 {
+            started.send(()).unwrap();
+            wait_for_go.recv().unwrap();
+            crate::exec::between::here();
+            crate::exec::between::here();
+        }
+        seen.lock().unwrap().push(batch.ids[0]);
+        Ok(rows(batch))
+    })
+    .await;
+    let bulk = engine.submit(Work { bulk: true, ..work(model, vec![text(500, 40)]) }).unwrap();
+    wait_for_start.recv().unwrap();
+    order.lock().unwrap().clear();
+    let behind = engine.submit(Work { bulk: true, ..work(model, vec![text(501, 40)]) }).unwrap();
+    let short = engine.submit(work(model, vec![text(502, 4)])).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(short.wait_until(soon()).await.unwrap().vectors, [502.0, 4.0]);
+    assert_eq!(bulk.wait_until(soon()).await.unwrap().vectors, [500.0, 40.0]);
+    behind.wait_until(soon()).await.unwrap();
+    assert_eq!(*order.lock().unwrap(), [502, 500, 501]);
+}

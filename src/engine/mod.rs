@@ -5,6 +5,7 @@ mod device;
 pub mod load;
 pub mod memory;
 mod meter;
+mod overtake;
 pub mod pace;
 mod pending;
 pub mod pipeline;
@@ -19,7 +20,7 @@ use pace::Pace;
 use pending::{Job, Pending};
 use queue::{Budget, Lane, ModelId, Queue, RequestId, Submission};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -27,7 +28,7 @@ use tokio::sync::{oneshot, watch};
 /// How the engine is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Batch budget in tokens; `None` = what the device computes in about 100 ms.
+    /// Batch budget in tokens; `None` = what the device computes in about 100 ms, for bulk work on a CPU three times that.
     pub max_batch_tokens: Option<usize>,
     /// Batch limit in texts; `None` = 512.
     pub max_batch_texts: Option<usize>,
@@ -104,6 +105,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// Short requests wait: asked between the operations of a forward pass, too often for the lock.
+    hurry: AtomicBool,
     alive: watch::Sender<bool>,
 }
 
@@ -111,6 +114,12 @@ impl Shared {
     /// Held for moments, never across a forward pass. Its holders do not panic half-way; poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what the queue has become.
+    fn queue_changed(&self, state: &State) {
+        meter::depth(state.queue.queued_tokens());
+        self.hurry.store(state.queue.interactive_waits(), Ordering::Relaxed);
     }
 }
 
@@ -132,7 +141,8 @@ impl Engine {
             paces: Vec::new(),
             dims: Vec::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), alive: watch::channel(true).0 });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), hurry: AtomicBool::new(false), alive: watch::channel(true).0 });
         let thread = shared.clone();
         std::thread::Builder::new().name("device".to_owned()).spawn(move || device::run(thread))?;
         meter::device_up(true);
@@ -186,7 +196,7 @@ impl Engine {
         let jobs = texts.into_iter().enumerate().map(place).collect();
         let submitted = state.queue.submit(Submission { id, model, client, weight, bulk, deadline, jobs });
         submitted.map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })?;
-        meter::depth(state.queue.queued_tokens());
+        self.shared.queue_changed(&state);
         drop(state);
         self.shared.wake.notify_one();
         Ok(Ticket { answer, shared: self.shared.clone(), id })
@@ -277,7 +287,7 @@ impl Drop for Ticket {
         self.answer.close();
         let mut state = self.shared.lock();
         let left = state.queue.cancel(self.id);
-        meter::depth(state.queue.queued_tokens());
+        self.shared.queue_changed(&state);
         drop(state);
         drop(left);
     }

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 /// A batch should take about this long, so that nobody waits much longer for the device.
 pub const BATCH_TARGET: Duration = Duration::from_millis(100);
+/// A bulk batch takes this many times as long where short requests can overtake it: the larger it is, the less its last part, in which threads run
+/// out of work one after the other, counts.
+const BULK_FACTOR: usize = 3;
 /// Warm-up stops growing its batch when one takes this long.
 const ENOUGH: Duration = Duration::from_millis(60);
 /// The length of a warm-up text, if the model takes that much.
@@ -62,11 +65,16 @@ impl Pace {
         Duration::try_from_secs_f64(tokens as f64 / self.warm).unwrap_or(Duration::MAX)
     }
 
-    /// The budget that makes batches of about `BATCH_TARGET`; what the operator set goes first.
-    pub fn budget(&self, tokens: Option<usize>, texts: Option<usize>) -> Budget {
+    /// The budget that makes batches of about `BATCH_TARGET`, bulk ones longer if they can be overtaken; what the operator set goes first.
+    pub fn budget(&self, tokens: Option<usize>, texts: Option<usize>, overtaken: bool) -> Budget {
         let aimed = (self.warm * BATCH_TARGET.as_secs_f64()) as usize;
         let (least, most) = BUDGET_TOKENS;
-        Budget { tokens: tokens.unwrap_or(aimed.clamp(least, most)), texts: texts.unwrap_or(BUDGET_TEXTS) }
+        let factor = if overtaken { BULK_FACTOR } else { 1 };
+        Budget {
+            tokens: tokens.unwrap_or(aimed.clamp(least, most)),
+            bulk_tokens: tokens.unwrap_or((aimed * factor).clamp(least, most)),
+            texts: texts.unwrap_or(BUDGET_TEXTS),
+        }
     }
 }
 
@@ -107,10 +115,12 @@ mod tests {
     #[test]
     fn the_budget_aims_at_the_target_within_bounds() {
         let pace = Pace::of(1000, Duration::from_millis(100));
-        assert_eq!(pace.budget(None, None), Budget { tokens: 1000, texts: BUDGET_TEXTS });
-        assert_eq!(pace.budget(Some(64), Some(4)), Budget { tokens: 64, texts: 4 });
-        assert_eq!(Pace::of(1, Duration::from_secs(1)).budget(None, None).tokens, 64);
-        assert_eq!(Pace::of(1_000_000, Duration::from_micros(1)).budget(None, None).tokens, 32_768);
+        let (tokens, texts) = (1000, BUDGET_TEXTS);
+        assert_eq!(pace.budget(None, None, false), Budget { tokens, bulk_tokens: tokens, texts });
+        assert_eq!(pace.budget(None, None, true), Budget { tokens, bulk_tokens: BULK_FACTOR * tokens, texts });
+        assert_eq!(pace.budget(Some(64), Some(4), true), Budget { tokens: 64, bulk_tokens: 64, texts: 4 });
+        assert_eq!(Pace::of(1, Duration::from_secs(1)).budget(None, None, false).tokens, 64);
+        assert_eq!(Pace::of(1_000_000, Duration::from_micros(1)).budget(None, None, false).tokens, 32_768);
     }
 
     #[test]

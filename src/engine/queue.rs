@@ -7,7 +7,8 @@ use std::time::Instant;
 pub const INTERACTIVE_TEXTS: usize = 16;
 /// See `INTERACTIVE_TEXTS`.
 pub const INTERACTIVE_TOKENS: usize = 2048;
-/// While bulk work waits, at most this many interactive batches run in a row: bulk gets at least one batch in four.
+/// While bulk work waits, at most this many interactive batches run in a row: bulk gets at least one batch in four. Within a bulk batch, interactive
+/// ones may take this many times the time that it has had itself.
 pub const INTERACTIVE_RUN: u32 = 3;
 /// The share of the queue that bulk work may not fill, so that a short query always finds room: one part in eight.
 const INTERACTIVE_RESERVE: usize = 8;
@@ -20,10 +21,13 @@ pub type ModelId = usize;
 /// The number of a request; chosen by the caller, never reused.
 pub type RequestId = u64;
 
-/// How large a batch of one model may be. A single text larger than `tokens` still makes a batch of its own.
+/// How large a batch of one model may be. A single text larger than that still makes a batch of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
+    /// Of an interactive batch.
     pub tokens: usize,
+    /// Of a bulk batch: more where short requests can overtake it, for larger batches cost less per token.
+    pub bulk_tokens: usize,
     pub texts: usize,
 }
 
@@ -228,6 +232,30 @@ impl<J> Queue<J> {
         ids.into_iter().flat_map(|id| self.cancel(id)).collect()
     }
 
+    /// Whether short requests wait.
+    pub fn interactive_waits(&self) -> bool {
+        self.lines[Lane::Interactive as usize].iter().any(|line| line.tokens > 0)
+    }
+
+    /// The next batch of short requests alone: for a device that stops half-way through bulk work, and answers itself for how often.
+    pub fn next_interactive(&mut self, now: Instant) -> Next<J> {
+        let mut expired = Vec::new();
+        while let Some((lane, model)) = self.longest_waiting(Lane::Interactive) {
+            let batch = self.fill(lane, model, now, &mut expired);
+            if !batch.jobs.is_empty() {
+                self.batches += 1;
+                self.lines[lane as usize][model].last_batch = self.batches;
+                return Next { batch: Some(batch), expired };
+            }
+        }
+        Next { batch: None, expired }
+    }
+
+    /// Counts what overtook the last bulk batch as interactive batches in a row, so that bulk work keeps its part.
+    pub fn overtaken(&mut self, batches: u32) {
+        self.interactive_run = self.interactive_run.max(batches.min(INTERACTIVE_RUN));
+    }
+
     /// The next batch, and the texts that were found too late for.
     pub fn next(&mut self, now: Instant) -> Next<J> {
         let mut expired = Vec::new();
@@ -247,24 +275,30 @@ impl<J> Queue<J> {
 
     /// Whose turn it is: interactive before bulk within the ageing bound; among models, the one that has waited longest for a batch.
     fn choose(&self) -> Option<(Lane, ModelId)> {
-        let longest_waiting = |lane: Lane| {
-            let lines = self.lines[lane as usize].iter().enumerate();
-            lines.filter(|(_, line)| line.tokens > 0).min_by_key(|(_, line)| line.last_batch).map(|(model, _)| (lane, model))
-        };
-        let bulk = longest_waiting(Lane::Bulk);
-        match longest_waiting(Lane::Interactive) {
+        let bulk = self.longest_waiting(Lane::Bulk);
+        match self.longest_waiting(Lane::Interactive) {
             Some(interactive) if bulk.is_none() || self.interactive_run < INTERACTIVE_RUN => Some(interactive),
             _ => bulk,
         }
     }
 
+    /// Of a lane, the model that has waited longest for a batch.
+    fn longest_waiting(&self, lane: Lane) -> Option<(Lane, ModelId)> {
+        let lines = self.lines[lane as usize].iter().enumerate();
+        lines.filter(|(_, line)| line.tokens > 0).min_by_key(|(_, line)| line.last_batch).map(|(model, _)| (lane, model))
+    }
+
     /// One text after the other from the client that has had least, until the budget is reached.
     fn fill(&mut self, lane: Lane, model: ModelId, now: Instant, expired: &mut Vec<J>) -> Batch<J> {
         let budget = self.budgets[model];
+        let most = match lane {
+            Lane::Interactive => budget.tokens,
+            Lane::Bulk => budget.bulk_tokens,
+        };
         let mut batch = Batch { model, lane, tokens: 0, jobs: Vec::new() };
         while batch.jobs.len() < budget.texts.max(1) {
             let Some((id, tokens)) = self.peek(lane, model, now, expired) else { break };
-            if !batch.jobs.is_empty() && batch.tokens + tokens > budget.tokens {
+            if !batch.jobs.is_empty() && batch.tokens + tokens > most {
                 break;
             }
             let Some(job) = self.take(lane, model, id) else { break };

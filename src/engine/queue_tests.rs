@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use std::time::Duration;
 
-const BUDGET: Budget = Budget { tokens: 100, texts: 8 };
+const BUDGET: Budget = Budget { tokens: 100, bulk_tokens: 100, texts: 8 };
 
 fn submission(id: RequestId, client: u64, deadline: Instant, lens: &[usize]) -> Submission<(RequestId, usize)> {
     let jobs = lens.iter().enumerate().map(|(index, &tokens)| ((id, index), tokens)).collect();
@@ -73,7 +73,7 @@ fn clients_share_the_bulk_lane_by_tokens() {
 #[test]
 fn a_heavier_client_gets_its_multiple() {
     let mut queue = Queue::new(1_000_000);
-    queue.add_model(Budget { tokens: 100, texts: 1000 });
+    queue.add_model(Budget { tokens: 100, bulk_tokens: 100, texts: 1000 });
     let deadline = Instant::now() + Duration::from_secs(60);
     for (client, weight) in [(1, 3), (2, 1)] {
         let request = Submission { weight, ..submission(client, client, deadline, &[10; 400]) };

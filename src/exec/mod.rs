@@ -1,5 +1,6 @@
 //! Runs a `Network` on a `Packed` batch. Knows no text, no file and no pooling.
 
+pub mod between;
 pub mod host;
 pub mod tensor;
 mod weights;

@@ -12,7 +12,7 @@ pub(crate) use linear::LinearOp;
 pub(crate) use mlp::activate;
 pub(crate) use norm::NormOp;
 
-use super::{Limits, Place};
+use super::{Limits, Place, between};
 use crate::network::{LoadError, Network, Rope};
 use crate::ragged::Packed;
 use batch::Batch;
@@ -75,6 +75,10 @@ impl TensorExecutor {
         let batch = Batch::new(batch, &self.ropes, &self.place)?;
         let mut x = self.embeddings.forward(&batch)?;
         for index in &self.order {
+            // What a GPU has been told it does in that order; only here does the thread wait for its own work.
+            if self.place.device.is_cpu() {
+                between::here();
+            }
             x = self.layers[*index].forward(&x, &batch)?;
         }
         if let Some(norm) = &self.norm {

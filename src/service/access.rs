@@ -129,6 +129,20 @@ impl Access {
         self.now().open
     }
 
+    /// True if this key is still in force.
+    pub fn holds(&self, key: &Key) -> bool {
+        let (keys, now) = (self.now(), Timestamp::now());
+        let in_force = |own: &Arc<Key>| own.sha256 == key.sha256 && own.expires_at.is_none_or(|end| now < end);
+        keys.file.iter().chain(keys.stored.iter()).any(in_force)
+    }
+
+    /// True if a key of the file has this id and has not expired; `None` if there are no keys of a file at all.
+    pub fn file_holds(&self, id: &str) -> Option<bool> {
+        let (keys, now) = (self.now(), Timestamp::now());
+        let in_force = |own: &Arc<Key>| own.id == id && own.expires_at.is_none_or(|end| now < end);
+        (!keys.file.is_empty()).then(|| keys.file.iter().any(in_force))
+    }
+
     /// All keys, those of the file first.
     pub fn list(&self) -> Vec<Arc<Key>> {
         let keys = self.now();

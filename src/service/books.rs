@@ -9,6 +9,7 @@ pub use crate::store::audit::Actor;
 use crate::store::{self, Store};
 use crate::wire::Fault;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Everything that is kept about keys and their use.
 pub struct Books {
@@ -31,6 +32,8 @@ pub struct Options {
 
 /// When a client may try again whose request the store has failed.
 const RETRY_AFTER_STORE_S: u32 = 5;
+/// How long a probe waits for the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Books {
     /// Opens the books of a store, for those whom `access` lets in.
@@ -43,6 +46,16 @@ impl Books {
         let store_if_shared = store.shared().then(|| store.clone());
         let usage = Usage::new(store.clone());
         Ok(Self { store, access, keys, limiter: Limiter::new(options.limits, store_if_shared), usage, jobs })
+    }
+}
+
+impl Books {
+    /// `ok`, or that the store does not answer.
+    pub async fn check(&self) -> &'static str {
+        match tokio::time::timeout(STORE_PATIENCE, self.store.ping()).await {
+            Ok(Ok(())) => "ok",
+            _ => "the store does not answer",
+        }
     }
 }
 

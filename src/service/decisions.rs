@@ -26,10 +26,12 @@ pub fn all(model: &Model, info: &ModelInfo) -> Vec<Decision> {
     let default_from =
         if info.default_prompt_name.is_some() { "config_sentence_transformers.json" } else { "neither operator nor checkpoint names one" };
     let length = if settings.as_the_model { "as the model's modules leave it" } else { "unit length" };
+    let cut = if settings.mrl_layer_norm { "the first values, after a layer norm over all" } else { "the first values" };
     let mut decisions = info.decisions.clone();
     decisions.extend([
         Decision::new("supported_dimensions", sizes, sizes_from),
         Decision::new("vector_length", length, table(settings.as_the_model, "the default")),
+        Decision::new("cut", cut, table(settings.mrl_layer_norm, "the default")),
         Decision::new("query_prompt", role("query"), mapped(model.card.is_some_and(|card| card.prompts.query.is_some()))),
         Decision::new("document_prompt", role("document"), mapped(model.card.is_some_and(|card| card.prompts.document.is_some()))),
         Decision::new("prompt_unless_named", default, table(settings.default_prompt.is_some(), default_from)),

@@ -186,7 +186,7 @@ impl GoldenSet {
     /// The goldens are of another model, or the device fails. A model that misses the threshold is no error here: see [`Fidelity::require`].
     pub fn check(&self, chosen: &[usize], subject: Subject) -> Result<Fidelity, GoldenError> {
         let native = subject.compute.dim();
-        let shape = Shape { native, wanted: self.record.truncate_dim.unwrap_or(native), unit: self.record.truncate_dim.is_some() };
+        let shape = Shape { native, wanted: self.record.truncate_dim.unwrap_or(native), unit: self.record.truncate_dim.is_some(), layer_norm: false };
         if shape.wanted != self.dim || self.dim > native {
             let reason = format!("its vectors have {} values, but the model's have {native}", self.dim);
             return Err(GoldenError::Unreadable { from: self.from.clone(), reason });

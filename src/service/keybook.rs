@@ -3,19 +3,23 @@
 use super::access::{Access, Key, MODELS_LIST, MODELS_USE, Origin, SCOPES};
 use super::keyfile::{from_hex, sha256_hex};
 use super::stored;
+use super::usage::NO_KEY;
 use crate::store::audit::Actor;
 use crate::store::keys::KeyRow;
 use crate::store::{self, Store, StoreError};
 use crate::wire::{Detail, Fault};
 use jiff::Timestamp;
 use rand::distr::{Alphanumeric, SampleString};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// Characters of a key after `sgk_`: about 238 bits.
 const KEY_CHARS: usize = 40;
 /// Characters of a key that are kept, to recognise it by.
 const PREFIX_CHARS: usize = 8;
+/// Keys in force at once. Each is compared with every token that comes.
+const MAX_KEYS: usize = 10_000;
 /// How often a server asks the store whether keys have changed: a key revoked elsewhere is refused here well within a second.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -85,7 +89,7 @@ pub struct KeyBook {
     access: Arc<Access>,
     /// True if the operator serves everyone whatever keys there are.
     stays_open: bool,
-    /// The store's number when its keys were last put in force.
+    /// The store's number when its keys were last put in force. Held while they are read: an older reading never comes in force after a newer one.
     seen: Mutex<Option<String>>,
 }
 
@@ -103,8 +107,11 @@ impl KeyBook {
     /// Makes a key; gives it and its text.
     ///
     /// # Errors
-    /// `Validation` on `scopes` if one is unknown; if the store fails.
+    /// `Validation` on `scopes` if one is unknown; `Conflict` if there are too many; if the store fails.
     pub async fn create(&self, new: NewKey, actor: &Actor) -> Result<(Key, String), Fault> {
+        if self.access.list().len() >= MAX_KEYS {
+            return Err(Fault::Conflict { message: format!("There are {MAX_KEYS} keys, the most there may be; revoke one first").into() });
+        }
         let text = draw();
         let key = row(new, &text)?;
         stored(self.store.insert_key(&key, actor).await)?;
@@ -136,8 +143,9 @@ impl KeyBook {
 
     /// Reads the store's keys if they have changed.
     async fn refresh(&self) -> store::Result<()> {
+        let mut seen = self.seen.lock().await;
         let version = self.store.keys_version().await?;
-        if self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&version) {
+        if seen.as_ref() == Some(&version) {
             return Ok(());
         }
         // The number is read first: a change in between is then read twice, never missed.
@@ -146,8 +154,29 @@ impl KeyBook {
             self.access.close();
         }
         self.access.replace_stored(keys);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        *seen = Some(version);
         Ok(())
+    }
+
+    /// Ends the jobs of keys that have expired or are gone from the keys file; revoking a key ends its jobs at once.
+    async fn end_jobs(&self) -> store::Result<()> {
+        if self.access.open() {
+            return Ok(());
+        }
+        for (id, stored) in self.store.keys_at_work().await? {
+            // A key that no store knows is one of a file; of other servers' files nothing is known here.
+            let in_force = stored.or_else(|| self.access.file_holds(&id)).unwrap_or(self.store.shared());
+            if !in_force && id != NO_KEY {
+                tracing::info!(event = "jobs_ended", key = id, "the key of these jobs is no longer in force");
+                self.store.end_jobs_of(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow(&self) -> store::Result<()> {
+        self.refresh().await?;
+        self.end_jobs().await
     }
 
     /// Follows changes that others make, for ever.
@@ -157,7 +186,7 @@ impl KeyBook {
         let mut failing = false;
         loop {
             ticks.tick().await;
-            match self.refresh().await {
+            match self.follow().await {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
                     failing = true;
@@ -258,6 +287,8 @@ mod tests {
             assert!(matches!(book.revoke(&key.id, None, &actor()).await, Err(Fault::NotFound { .. })));
             let wrong = NewKey { scopes: Some(vec!["models:fly".to_owned()]), ..new_key("b") };
             assert!(matches!(book.create(wrong, &actor()).await, Err(Fault::Validation(_))));
+            here.replace(vec![key; MAX_KEYS]);
+            assert!(matches!(book.create(new_key("c"), &actor()).await, Err(Fault::Conflict { .. })));
         });
     }
 
@@ -274,6 +305,53 @@ mod tests {
             book.revoke(&key.id, None, &actor()).await.unwrap();
             other.refresh().await.unwrap();
             assert!(!closing.open() && open.open());
+        });
+    }
+
+    #[test]
+    fn jobs_end_with_keys_that_leave_the_file_and_with_those_that_expire() {
+        use crate::service::jobs::{Jobs, NewJob};
+        use crate::wire::batch::{Source, WINDOWS};
+        crate::store::tests::run(async {
+            let store = Store::open(&Place::Memory).await.unwrap();
+            let (access, book) = book(&store).await;
+            let jobs = Jobs::open(store.clone(), crate::service::jobs::Options::default()).await.unwrap();
+            let stored = book.create(new_key("stored"), &actor()).await.unwrap().0;
+            let soon = Some(Timestamp::now() + Duration::from_millis(1));
+            let short = book.create(NewKey { expires_at: soon, ..new_key("short") }, &actor()).await.unwrap().0;
+            let file = Key { id: "apikey_file".to_owned(), sha256: [7; 32], origin: Origin::File, ..stored.clone() };
+            let other = Key { id: "apikey_other".to_owned(), sha256: [8; 32], ..file.clone() };
+            access.replace(vec![file.clone(), other.clone()]);
+            let submit = |key: &Key| {
+                let owner = crate::store::jobs::JobOwner {
+                    key_id: key.id.clone(),
+                    key_name: key.name.clone(),
+                    user: "u".to_owned(),
+                    tenant: "t".to_owned(),
+                    models: None,
+                    client: 1,
+                    weight: 1,
+                };
+                let source = Source::Inline(b"{}".to_vec());
+                NewJob { dialect: "native", owner, source, endpoint: String::new(), window: WINDOWS[0], metadata: None, keep: None }
+            };
+            let mut made = Vec::new();
+            let default = Key { id: NO_KEY.to_owned(), ..file.clone() };
+            for key in [&stored, &short, &file, &other, &default] {
+                made.push(jobs.submit(submit(key), &actor()).await.unwrap().id);
+            }
+            access.replace(vec![other]);
+            while access.holds(&short) {
+                tokio::task::yield_now().await;
+            }
+            book.end_jobs().await.unwrap();
+            let mut states = Vec::new();
+            for id in &made {
+                states.push(jobs.get(id, "t", "u").await.unwrap().status);
+            }
+            assert_eq!(states, ["validating", "failed", "failed", "validating", "validating"]);
+            book.revoke(&stored.id, None, &actor()).await.unwrap();
+            assert_eq!(jobs.get(&made[0], "t", "u").await.unwrap().status, "failed", "at once");
         });
     }
 

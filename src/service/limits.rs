@@ -5,8 +5,10 @@ use super::window::{WINDOW_MS, Window};
 use crate::store::Store;
 use crate::wire::Fault;
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What one key, user, tenant or partner may use in a minute; `None` = any amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,13 +24,15 @@ pub struct Options {
     pub user: Quota,
     pub tenant: Quota,
     pub partner: Quota,
+    /// Of one address, for calls without a key that is in force.
+    pub address: Quota,
 }
 
 impl Options {
     /// The limits of the hosted service.
     pub fn scaigrid() -> Self {
         let requests = |n| Quota { requests_per_minute: Some(n), tokens_per_minute: None };
-        Self { key: requests(60), user: requests(120), tenant: requests(1000), partner: requests(5000) }
+        Self { key: requests(60), user: requests(120), tenant: requests(1000), partner: requests(5000), address: requests(60) }
     }
 }
 
@@ -50,6 +54,11 @@ pub struct Exceeded {
 
 /// User, tenant and partner of those who have none: a server of one tenant has one of each.
 const DEFAULT: &str = "default";
+/// How long a request waits for the shared store, and how long the store is left alone once it has failed.
+const SHARED_PATIENCE: Duration = Duration::from_secs(15);
+const SHARED_PAUSE_MS: u64 = 5_000;
+/// The levels that keys have; addresses come behind them.
+const LEVELS: u8 = 4;
 /// Subjects are looked through for ones that no longer count whenever their number has grown by this many.
 const SWEEP: usize = 1024;
 
@@ -58,6 +67,8 @@ pub struct Limiter {
     options: Options,
     /// Where several servers count together; while it does not answer, each counts for itself.
     shared: Option<Store>,
+    /// Not before this time is it asked again once it has failed; as `now_ms`.
+    shared_from_ms: AtomicU64,
     started: Instant,
     subjects: Mutex<Subjects>,
 }
@@ -105,26 +116,48 @@ impl Limit {
 impl Limiter {
     /// A limiter; with nothing in `options` only keys that have limits of their own are limited.
     pub fn new(options: Options, shared: Option<Store>) -> Arc<Self> {
-        Arc::new(Self { options, shared, started: Instant::now(), subjects: Mutex::default() })
+        Arc::new(Self { options, shared, shared_from_ms: AtomicU64::new(0), started: Instant::now(), subjects: Mutex::default() })
     }
 
     /// Counts a request of `key` if every level has room; `None` if it is under no limit at all.
     ///
     /// # Errors
     /// [`Exceeded`], for the level that takes longest; then nothing was counted.
-    pub async fn enter(self: &Arc<Self>, key: Option<&Key>) -> Result<Option<Pass>, Exceeded> {
-        let limits: Arc<[Limit]> = self.limits(key).into();
+    pub async fn enter(self: &Arc<Self>, key: Option<&Key>, address: Option<IpAddr>) -> Result<Option<Pass>, Exceeded> {
+        let mut limits = self.limits(key);
+        limits.extend(address.filter(|_| key.is_none()).and_then(|address| self.of_address(address)));
+        let limits: Arc<[Limit]> = limits.into();
         if limits.is_empty() {
             return Ok(None);
         }
         let counted = limits.clone();
         let (step, standing) = self.count(&limits, move |subjects, now_ms| subjects.enter(&counted, now_ms)).await?;
-        Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(PassState { step: Some(step), standing }) }))
+        Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(PassState { step: Some(step), tokens: None, standing }) }))
+    }
+
+    /// Counts a call that is refused for want of a key. Never in the shared store: who has no key must not make work for all servers.
+    ///
+    /// # Errors
+    /// [`Exceeded`].
+    pub fn enter_stranger(&self, address: Option<IpAddr>) -> Result<(), Exceeded> {
+        let Some(limit) = address.and_then(|address| self.of_address(address)) else { return Ok(()) };
+        let now_ms = self.now_ms();
+        self.lock().take(&[limit], Unit::Requests, 1, now_ms).map(|_| ())
+    }
+
+    fn of_address(&self, address: IpAddr) -> Option<Limit> {
+        let subject = match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            // Whoever has one IPv6 address has a whole network of them.
+            IpAddr::V6(address) => format!("{:x}/64", address.to_bits() >> 64),
+        };
+        let quota = self.options.address;
+        (quota != Quota::default()).then_some(Limit { subject: (LEVELS, subject), quota })
     }
 
     /// Lets `act` count, at the time it is told: in the shared store, else here.
     async fn count<T>(&self, limits: &[Limit], act: impl Fn(&mut Subjects, u64) -> T + Send + Sync) -> T {
-        if let Some(store) = &self.shared {
+        if let Some(store) = self.shared.as_ref().filter(|_| self.now_ms() >= self.shared_from_ms.load(Relaxed)) {
             let names: Vec<String> = limits.iter().flat_map(|limit| UNITS.map(|unit| limit.name(unit))).collect();
             let counted = store.change_counts(&names, |now_ms, counts| {
                 let mut subjects = Subjects::read(limits, counts);
@@ -132,10 +165,14 @@ impl Limiter {
                 subjects.write(limits, counts);
                 counted
             });
-            match counted.await {
-                Ok(counted) => return counted,
-                Err(error) => tracing::error!(%error, "rate limits are counted by this server alone"),
-            }
+            let error = match tokio::time::timeout(SHARED_PATIENCE, counted).await {
+                Ok(Ok(counted)) => return counted,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            };
+            // Requests must not wait for a store that is away, each for itself.
+            self.shared_from_ms.store(self.now_ms() + SHARED_PAUSE_MS, Relaxed);
+            tracing::error!(error, "the shared store fails; for some seconds rate limits are counted by this server alone");
         }
         act(&mut self.lock(), self.now_ms())
     }
@@ -258,6 +295,8 @@ pub struct Pass {
 struct PassState {
     /// Where the request was counted; `None` once that was taken back.
     step: Option<u64>,
+    /// Where its tokens were counted, and how many.
+    tokens: Option<(u64, u64)>,
     standing: Option<Standing>,
 }
 
@@ -277,19 +316,33 @@ impl Pass {
         }
         let limits = self.limits.clone();
         let taken = self.limiter.count(&self.limits, move |subjects, now_ms| subjects.take(&limits, Unit::Tokens, tokens, now_ms)).await;
-        taken.map(|_| ()).map_err(|exceeded| {
-            self.lock().standing = Some(exceeded.standing);
-            Fault::RateLimited { retry_after_s: exceeded.retry_after_s }
-        })
+        let mut state = self.lock();
+        match taken {
+            Ok(step) => state.tokens = Some((step, tokens)),
+            Err(exceeded) => {
+                state.standing = Some(exceeded.standing);
+                return Err(Fault::RateLimited { retry_after_s: exceeded.retry_after_s });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the request back: it was turned away after all, and what is turned away does not count.
     pub async fn take_back(&self) {
-        let Some(step) = self.lock().step.take() else { return };
+        let (request, tokens) = {
+            let mut state = self.lock();
+            (state.step.take().map(|step| (step, 1)), state.tokens.take())
+        };
+        if request.is_none() {
+            return;
+        }
         let limits = self.limits.clone();
         let take_back = move |subjects: &mut Subjects, _| {
-            for limit in limits.iter().filter(|limit| limit.of(Unit::Requests).is_some()) {
-                subjects.window(limit, Unit::Requests).take_back(step, 1);
+            for (unit, counted) in UNITS.into_iter().zip([request, tokens]) {
+                let Some((step, amount)) = counted else { continue };
+                for limit in limits.iter().filter(|limit| limit.of(unit).is_some()) {
+                    subjects.window(limit, unit).take_back(step, amount);
+                }
             }
         };
         self.limiter.count(&self.limits, take_back).await;

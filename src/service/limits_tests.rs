@@ -39,13 +39,22 @@ fn enters(limiter: &Arc<Limiter>, key: &Key, now_ms: u64) -> Result<u64, u32> {
 
 /// A pass at whatever time it is now.
 fn pass(limiter: &Arc<Limiter>, key: &Key) -> Pass {
-    run(limiter.enter(Some(key))).unwrap().unwrap()
+    run(limiter.enter(Some(key), None)).unwrap().unwrap()
+}
+
+#[test]
+fn an_ipv6_network_is_one_address() {
+    let limiter = Limiter::new(Options { address: requests(1), ..Options::default() }, None);
+    let ask = |address: &str| limiter.enter_stranger(Some(address.parse().unwrap())).is_ok();
+    assert!(ask("2001:db8::1") && !ask("2001:db8::2") && ask("2001:db8:0:1::1"));
+    assert!(ask("192.0.2.1") && ask("192.0.2.2") && !ask("::ffff:192.0.2.1"));
+    assert!(limiter.enter_stranger(None).is_ok());
 }
 
 #[test]
 fn nobody_is_limited_unless_it_is_said() {
     let limiter = local(Options::default());
-    assert!(run(limiter.enter(None)).unwrap().is_none() && run(limiter.enter(Some(&key("k", "u", "t")))).unwrap().is_none());
+    assert!(run(limiter.enter(None, None)).unwrap().is_none() && run(limiter.enter(Some(&key("k", "u", "t")), None)).unwrap().is_none());
     let own = Key { requests_per_minute: Some(1), ..key("k", "u", "t") };
     assert_eq!((enters(&limiter, &own, 0), enters(&limiter, &own, 0)), (Ok(0), Err(61)));
 }
@@ -130,17 +139,17 @@ fn servers_of_one_store_count_together() {
         let quota = Quota { requests_per_minute: Some(3), tokens_per_minute: Some(10) };
         let servers = [0; 2].map(|_| Limiter::new(Options { user: quota, ..Options::default() }, Some(store.clone())));
         let key = key("k", "u", "t");
-        let first = servers[0].enter(Some(&key)).await.unwrap().unwrap();
-        let second = servers[1].enter(Some(&key)).await.unwrap().unwrap();
+        let first = servers[0].enter(Some(&key), None).await.unwrap().unwrap();
+        let second = servers[1].enter(Some(&key), None).await.unwrap().unwrap();
         assert_eq!((first.standing().unwrap().remaining, second.standing().unwrap().remaining), (2, 1));
         assert!(first.tokens(9).await.is_ok() && second.tokens(2).await.is_err());
         second.take_back().await;
-        assert!(servers[1].enter(Some(&key)).await.is_ok() && servers[0].enter(Some(&key)).await.is_ok());
-        let exceeded = servers[0].enter(Some(&key)).await.map(|_| ()).unwrap_err();
+        assert!(servers[1].enter(Some(&key), None).await.is_ok() && servers[0].enter(Some(&key), None).await.is_ok());
+        let exceeded = servers[0].enter(Some(&key), None).await.map(|_| ()).unwrap_err();
         assert!((1..=61).contains(&exceeded.retry_after_s));
         store.remove_stale_counts().await.unwrap();
-        assert!(servers[1].enter(Some(&key)).await.is_err(), "fresh counts stay");
+        assert!(servers[1].enter(Some(&key), None).await.is_err(), "fresh counts stay");
         store.close().await;
-        assert!(servers[1].enter(Some(&key)).await.is_ok(), "without the store each counts for itself");
+        assert!(servers[1].enter(Some(&key), None).await.is_ok(), "without the store each counts for itself");
     });
 }

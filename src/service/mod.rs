@@ -292,7 +292,12 @@ fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
     // What modules.json has already normalised is not divided again: the reference's own bits go out.
     let unit = !model.settings.as_the_model && (wanted < native || !info.normalized);
     let truncate = call.truncate.unwrap_or(model.settings.truncate);
-    Ok(Plan { prompt: role.prompt.to_owned(), adapter: role.adapter, truncate, shape: Shape { native, wanted, unit } })
+    Ok(Plan {
+        prompt: role.prompt.to_owned(),
+        adapter: role.adapter,
+        truncate,
+        shape: Shape { native, wanted, unit, layer_norm: model.settings.mrl_layer_norm },
+    })
 }
 
 /// What is done to each text of a request.

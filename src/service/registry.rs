@@ -21,6 +21,8 @@ pub struct Settings {
     pub matryoshka: Option<Matryoshka>,
     /// Only the listed sizes instead of any.
     pub matryoshka_strict: bool,
+    /// Before a vector is cut, a layer norm over the whole of it.
+    pub mrl_layer_norm: bool,
     /// Leave vectors as modules.json makes them instead of scaling them to unit length.
     pub as_the_model: bool,
     /// The prompt of requests that name none.

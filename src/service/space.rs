@@ -21,6 +21,9 @@ impl Space {
         // A last Normalize and the service's own scaling are the same vectors.
         let stages = if unit { info.stages.trim_end_matches(" > Normalize") } else { &info.stages };
         let mut text = format!("vecmill space 1\nweights {weights_digest}\nstages {stages}\nunit {unit}\ndtype {}\n", class(info.dtype));
+        if model.settings.mrl_layer_norm {
+            text.push_str("cut after a layer norm\n");
+        }
         let role = |name: Option<&str>| model.role(info, name).unwrap_or_default();
         let roles = [("by default", role(None)), ("query", role(Some("query"))), ("document", role(Some("document")))];
         let own = info.prompts.keys().map(|name| (name.as_str(), role(Some(name))));

@@ -3,7 +3,7 @@
 use super::access::Key;
 use crate::store::Store;
 use crate::store::jobs::JobOwner;
-pub use crate::store::usage::{UsageQuery, UsageRow};
+pub use crate::store::usage::{UsageQuery, UsageRow, UsageTotal};
 use crate::telemetry;
 use crate::wire::Fault;
 use jiff::{Timestamp, tz::TimeZone};
@@ -74,6 +74,17 @@ impl Usage {
     pub async fn rows(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, Fault> {
         self.flush().await;
         super::stored(self.store.usage(query).await)
+    }
+}
+
+impl Usage {
+    /// Sums of the rows asked for, by model; however many rows there are.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn totals(&self, query: &UsageQuery) -> Result<Vec<UsageTotal>, Fault> {
+        self.flush().await;
+        super::stored(self.store.usage_totals(query).await)
     }
 }
 
@@ -148,6 +159,10 @@ mod tests {
             ] {
                 assert_eq!(here.rows(&query).await.unwrap().len(), count, "{query:?}");
             }
+            let totals = here.totals(&UsageQuery { to: some("2020-02-29"), ..UsageQuery::default() }).await.unwrap();
+            assert_eq!(totals, [UsageTotal { model: "a".to_owned(), requests: 1, texts: 2, tokens: 7 }]);
+            let totals = here.totals(&UsageQuery::default()).await.unwrap();
+            assert_eq!(totals.iter().map(|total| (total.model.as_str(), total.tokens)).collect::<Vec<_>>(), [("a", 28), ("b", 7)]);
         });
     }
 }

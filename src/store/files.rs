@@ -31,6 +31,16 @@ pub struct Chunk {
     pub data: Vec<u8>,
 }
 
+/// What became of a file that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    Yes,
+    /// There is none.
+    Missing,
+    /// A job that has not ended reads it.
+    Read,
+}
+
 /// Files as they are listed: newest first or oldest first, behind the file `after`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileQuery {
@@ -90,15 +100,6 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// True if a job that has not ended reads this file.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn file_is_read(&self, id: &str) -> Result<bool> {
-        let select = "SELECT 1 FROM jobs WHERE input_file_id = $1 AND status IN ('validating', 'in_progress', 'cancelling') LIMIT 1";
-        Ok(sqlx::query(select).bind(id).fetch_optional(&self.pool).await?.is_some())
-    }
-
     /// A finished file, if it belongs to this user and has not expired.
     ///
     /// # Errors
@@ -126,30 +127,36 @@ impl Store {
         select.bind(i64::try_from(query.limit).unwrap_or(i64::MAX)).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
-    /// Removes a file of this user; false if there is none.
+    /// Removes a file of this user, unless a job that has not ended reads it.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn delete_file(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<bool> {
+    pub async fn delete_file(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<Deleted> {
         let mut tx = self.write().await?;
-        let delete = "DELETE FROM files WHERE id = $1 AND tenant = $2 AND user_id = $3 AND ready = 1";
-        let done = sqlx::query(delete).bind(id).bind(tenant).bind(user).execute(&mut *tx).await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
+        // A job that is being submitted for it either has this row, or finds it gone.
+        let select = "SELECT id FROM files WHERE id = $1 AND tenant = $2 AND user_id = $3 AND ready = 1 {hold}";
+        if sqlx::query(self.sql(select)).bind(id).bind(tenant).bind(user).fetch_optional(&mut *tx).await?.is_none() {
+            return Ok(Deleted::Missing);
         }
-        sqlx::query("DELETE FROM file_chunks WHERE file_id = $1").bind(id).execute(&mut *tx).await?;
+        let select = "SELECT id FROM jobs WHERE input_file_id = $1 AND status IN ('validating', 'in_progress', 'cancelling') LIMIT 1";
+        if sqlx::query(select).bind(id).fetch_optional(&mut *tx).await?.is_some() {
+            return Ok(Deleted::Read);
+        }
+        for delete in ["DELETE FROM files WHERE id = $1", "DELETE FROM file_chunks WHERE file_id = $1"] {
+            sqlx::query(delete).bind(id).execute(&mut *tx).await?;
+        }
         self.note(&mut tx, actor, "file.delete", id).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Deleted::Yes)
     }
 
-    /// Removes what has expired, and uploads that were never finished; says how many.
+    /// Removes what has expired and no job reads any more, and uploads that were never finished; says how many.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn remove_expired_files(&self) -> Result<u64> {
-        const UNFINISHED: &str =
-            "SELECT id FROM files WHERE expires_at <= {now} OR (ready = 0 AND purpose = 'batch' AND created_at < {now} - 86400000)";
+        const UNFINISHED: &str = "SELECT id FROM files WHERE (expires_at <= {now} OR (ready = 0 AND created_at < {now} - 86400000)) AND NOT EXISTS \
+             (SELECT 1 FROM jobs WHERE input_file_id = files.id AND status IN ('validating', 'in_progress', 'cancelling'))";
         let mut removed = 0;
         for row in sqlx::query(self.sql(UNFINISHED)).fetch_all(&self.pool).await? {
             let id: String = row.try_get(0)?;

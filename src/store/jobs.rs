@@ -2,8 +2,9 @@
 
 use super::audit::Actor;
 use super::{Result, Store, StoreError};
-use sqlx::Row;
+use crate::wire::batch::{FileFault, KEY_ENDED};
 use sqlx::any::AnyRow;
+use sqlx::{Any, Row, Transaction};
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct JobRow {
     pub completion_window: String,
     /// A JSON object.
     pub metadata: Option<String>,
+    /// How long its results are kept, if not as long as all.
+    pub keep_ms: Option<i64>,
     pub input_file_id: String,
     /// Given from the start; there is a file once the job has ended and `output_bytes` is not 0.
     pub output_file_id: String,
@@ -62,24 +65,29 @@ pub struct JobTimes {
 }
 
 impl Store {
-    /// Keeps a new job, which begins in `validating`; `window_ms` counts from now.
+    /// Keeps a new job, which begins in `validating`; `window_ms` counts from now. False if its input file is gone.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn insert_job(&self, job: &JobRow, window_ms: i64, actor: &Actor) -> Result<()> {
+    pub async fn insert_job(&self, job: &JobRow, window_ms: i64, actor: &Actor) -> Result<bool> {
         let insert = "INSERT INTO jobs (id, dialect, key_id, key_name, user_id, tenant, models, client, weight, endpoint, completion_window, metadata, \
                       input_file_id, output_file_id, error_file_id, output_bytes, error_bytes, status, total, completed, failed, void, tokens, owner, \
-                      lease_until, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 0, \
-                      'validating', 0, 0, 0, 0, 0, '', 0, {now}, {now} + $16)";
+                      lease_until, created_at, expires_at, keep_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+                      0, 0, 'validating', 0, 0, 0, 0, 0, '', 0, {now}, {now} + $16, $17)";
         let owner = &job.owner;
         let models = owner.models.as_ref().map(|models| serde_json::Value::from(models.as_slice()).to_string());
         let mut tx = self.write().await?;
+        let select = self.sql("SELECT id FROM files WHERE id = $1 AND ready = 1 {hold}");
+        if sqlx::query(select).bind(&job.input_file_id).fetch_optional(&mut *tx).await?.is_none() {
+            return Ok(false);
+        }
         let query = sqlx::query(self.sql(insert)).bind(&job.id).bind(&job.dialect).bind(&owner.key_id).bind(&owner.key_name).bind(&owner.user);
         let query = query.bind(&owner.tenant).bind(models).bind(owner.client.cast_signed()).bind(i64::from(owner.weight)).bind(&job.endpoint);
         let query = query.bind(&job.completion_window).bind(&job.metadata).bind(&job.input_file_id).bind(&job.output_file_id);
-        query.bind(&job.error_file_id).bind(window_ms).execute(&mut *tx).await?;
+        query.bind(&job.error_file_id).bind(window_ms).bind(job.keep_ms).execute(&mut *tx).await?;
         self.note(&mut tx, actor, "job.create", &job.id).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// A job of this user.
@@ -130,6 +138,46 @@ impl Store {
         }
         Ok(tx.commit().await?)
     }
+
+    /// Keys that have jobs under way, and whether the store has them in force; `None` = a key that was never in the store.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn keys_at_work(&self) -> Result<Vec<(String, Option<bool>)>> {
+        let select = "SELECT DISTINCT jobs.key_id, CAST(CASE WHEN k.id IS NULL THEN 2 WHEN k.revoked_at IS NOT NULL OR k.expires_at <= {now} THEN 0 \
+                      ELSE 1 END AS BIGINT) FROM jobs LEFT JOIN api_keys k ON k.id = jobs.key_id WHERE jobs.status IN ('validating', 'in_progress')";
+        let read = |row: &AnyRow| Ok((row.try_get(0)?, [Some(false), Some(true)].get(row.try_get::<i64, _>(1)? as usize).copied().flatten()));
+        sqlx::query(self.sql(select)).fetch_all(&self.pool).await?.iter().map(read).collect()
+    }
+
+    /// Ends the jobs of a key that is no longer in force: what is done of them stays.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn end_jobs_of(&self, key_id: &str) -> Result<()> {
+        let mut tx = self.write().await?;
+        self.end_jobs(&mut tx, key_id).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The same within the transaction that ends the key.
+    pub(super) async fn end_jobs(&self, tx: &mut Transaction<'static, Any>, key_id: &str) -> Result<()> {
+        let errors = fault(KEY_ENDED);
+        for update in [
+            "UPDATE jobs SET status = 'failed', errors = $2, ended_at = {now}, owner = '' WHERE key_id = $1 AND status = 'validating'",
+            "UPDATE jobs SET status = 'cancelling', errors = $2, cancelling_at = {now} WHERE key_id = $1 AND status = 'in_progress'",
+        ] {
+            sqlx::query(self.sql(update)).bind(key_id).bind(&errors).execute(&mut **tx).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The `errors` of a job that ended for one reason.
+pub(super) fn fault((code, message): (&str, &str)) -> String {
+    let fault = FileFault { code: code.to_owned(), message: message.to_owned(), line: None, param: None };
+    // Strings and numbers only: this serialisation has no way to fail.
+    serde_json::to_string(&[fault]).unwrap_or_default()
 }
 
 pub(super) fn read_job(row: &AnyRow) -> Result<JobRow> {
@@ -160,6 +208,7 @@ pub(super) fn read_job(row: &AnyRow) -> Result<JobRow> {
         endpoint: row.try_get("endpoint")?,
         completion_window: row.try_get("completion_window")?,
         metadata: row.try_get("metadata")?,
+        keep_ms: row.try_get("keep_ms")?,
         input_file_id: row.try_get("input_file_id")?,
         output_file_id: row.try_get("output_file_id")?,
         error_file_id: row.try_get("error_file_id")?,

@@ -51,7 +51,7 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Ends a key; false if there is none of this id in force (in `tenant`, if given).
+    /// Ends a key, and its jobs with it; false if there is none of this id in force (in `tenant`, if given).
     ///
     /// # Errors
     /// If the store fails.
@@ -63,6 +63,7 @@ impl Store {
             return Ok(false);
         }
         self.keys_changed(&mut tx).await?;
+        self.end_jobs(&mut tx, id).await?;
         self.note(&mut tx, actor, "key.revoke", id).await?;
         tx.commit().await?;
         Ok(true)

@@ -151,20 +151,20 @@ impl Store {
     }
 
     /// The words in which the two databases differ: `{now}` is the time in milliseconds by the database's clock, `{lock}` takes the rows of `s`
-    /// in a SELECT for this transaction and passes over those that another one has.
+    /// in a SELECT for this transaction and passes over those that another one has, `{hold}` waits for them.
     fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
         self.sql_text(text)
     }
 
     /// The same for a text put together of such literals; values are bound, never written into it.
     fn sql_text(&self, text: &str) -> AssertSqlSafe<String> {
-        let (now, lock) = if self.postgres {
-            ("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", "FOR UPDATE OF s SKIP LOCKED")
+        let (now, lock, hold) = if self.postgres {
+            ("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)", "FOR UPDATE OF s SKIP LOCKED", "FOR UPDATE")
         } else {
             // Its writers come one after the other: BEGIN IMMEDIATE is the lock.
-            ("CAST(unixepoch('subsec') * 1000 AS INTEGER)", "")
+            ("CAST(unixepoch('subsec') * 1000 AS INTEGER)", "", "")
         };
-        AssertSqlSafe(text.replace("{now}", now).replace("{lock}", lock))
+        AssertSqlSafe(text.replace("{now}", now).replace("{lock}", lock).replace("{hold}", hold))
     }
 
     /// A transaction that will write.

@@ -10,6 +10,7 @@ const STEPS: &[(&str, &str)] = &[
     ("usage", include_str!("schema/0002_usage.sql")),
     ("jobs", include_str!("schema/0003_jobs.sql")),
     ("rate counts", include_str!("schema/0004_rate_counts.sql")),
+    ("endings", include_str!("schema/0005_endings.sql")),
 ];
 
 /// What brings a store's tables up to date.

@@ -1,9 +1,10 @@
 //! The work of batch jobs: who does which lines, what of it is written down, and the end. Every step is one transaction.
 
 use super::files::{self, CHUNK_BYTES, Chunk, FileRow};
-use super::jobs::{JobRow, read_job};
+use super::jobs::{JobRow, fault, read_job};
 use super::usage::{self, UsageRow};
 use super::{Result, Store};
+use crate::wire::batch::EXPIRED;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
@@ -44,6 +45,17 @@ pub enum Fate {
     Run,
     Cancel,
     Expire,
+    /// Its key is no longer in force.
+    Stop,
+}
+
+/// How jobs end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// How long the results are kept of a job that does not say it.
+    pub keep_ms: i64,
+    /// True if a job whose window has closed is called `failed`.
+    pub expired_is_failed: bool,
 }
 
 /// What was done of a segment since the last time.
@@ -133,7 +145,7 @@ impl Store {
     /// # Errors
     /// If the store fails.
     pub async fn fate(&self, id: &str) -> Result<(Fate, i64)> {
-        let select = "SELECT status, expires_at - {now} AS left_ms FROM jobs WHERE id = $1";
+        let select = "SELECT status, errors, expires_at - {now} AS left_ms FROM jobs WHERE id = $1";
         fate(&sqlx::query(self.sql(select)).bind(id).fetch_one(&self.pool).await?)
     }
 
@@ -162,12 +174,12 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down what was done of a segment: result lines, counts and usage together or not at all. The last segment of a job ends the job;
-    /// its files live `keep_ms`. Gives the claim to go on with, `None` if the segment is done or no longer this server's.
+    /// Writes down what was done of a segment: result lines, counts and usage together or not at all. The last segment of a job ends the job.
+    /// Gives the claim to go on with, `None` if the segment is done or no longer this server's.
     ///
     /// # Errors
     /// If the store fails, or the disk is full; then nothing was written.
-    pub async fn advance(&self, claim: &Claim, owner: &str, progress: &Progress, keep_ms: i64) -> Result<Option<Claim>> {
+    pub async fn advance(&self, claim: &Claim, owner: &str, progress: &Progress, ending: Ending) -> Result<Option<Claim>> {
         let mut tx = self.write().await?;
         let id = &claim.job.id;
         let done = progress.next_byte >= claim.end_byte;
@@ -190,7 +202,7 @@ impl Store {
             usage::add(&mut tx, row).await?;
         }
         if done {
-            self.end_if_last(&mut tx, id, keep_ms).await?;
+            self.end_if_last(&mut tx, id, ending).await?;
         }
         let select = "SELECT jobs.*, expires_at - {now} AS left_ms FROM jobs WHERE id = $1";
         let row = sqlx::query(self.sql(select)).bind(id).fetch_one(&mut *tx).await?;
@@ -203,15 +215,18 @@ impl Store {
     }
 
     /// Ends the job if nothing is left of it.
-    async fn end_if_last(&self, tx: &mut Transaction<'static, Any>, id: &str, keep_ms: i64) -> Result<()> {
+    async fn end_if_last(&self, tx: &mut Transaction<'static, Any>, id: &str, ending: Ending) -> Result<()> {
         let open: i64 =
             sqlx::query("SELECT COUNT(*) FROM segments WHERE job_id = $1 AND done = 0").bind(id).fetch_one(&mut **tx).await?.try_get(0)?;
         if open > 0 {
             return Ok(());
         }
-        let update = "UPDATE jobs SET status = CASE WHEN status = 'cancelling' THEN 'cancelled' WHEN void > 0 THEN 'expired' ELSE 'completed' END, \
+        let update = "UPDATE jobs SET status = CASE WHEN status = 'cancelling' AND errors IS NOT NULL THEN 'failed' \
+                      WHEN status = 'cancelling' THEN 'cancelled' WHEN void > 0 THEN $2 ELSE 'completed' END, \
+                      errors = CASE WHEN status <> 'cancelling' AND void > 0 AND $2 = 'failed' THEN $3 ELSE errors END, \
                       finalizing_at = {now}, ended_at = {now} WHERE id = $1";
-        sqlx::query(self.sql(update)).bind(id).execute(&mut **tx).await?;
+        let expired = if ending.expired_is_failed { "failed" } else { "expired" };
+        sqlx::query(self.sql(update)).bind(id).bind(expired).bind(fault(EXPIRED)).execute(&mut **tx).await?;
         let row = sqlx::query("SELECT * FROM jobs WHERE id = $1").bind(id).fetch_one(&mut **tx).await?;
         let job = read_job(&row)?;
         let ended_ms = job.times.ended_ms.unwrap_or(job.times.created_ms);
@@ -225,7 +240,7 @@ impl Store {
                     purpose: "batch_output".to_owned(),
                     bytes,
                     created_ms: ended_ms,
-                    expires_ms: Some(ended_ms + keep_ms),
+                    expires_ms: Some(ended_ms + job.keep_ms.unwrap_or(ending.keep_ms)),
                 };
                 files::insert_file(tx, &file, true).await?;
             }
@@ -262,7 +277,8 @@ fn claim(segment: &AnyRow, job: &AnyRow) -> Result<Claim> {
 fn fate(job: &AnyRow) -> Result<(Fate, i64)> {
     let (status, left_ms): (String, i64) = (job.try_get("status")?, job.try_get("left_ms")?);
     let fate = if status == "cancelling" {
-        Fate::Cancel
+        let errors: Option<String> = job.try_get("errors")?;
+        errors.map_or(Fate::Cancel, |_| Fate::Stop)
     } else if left_ms <= 0 {
         Fate::Expire
     } else {

@@ -3,11 +3,12 @@
 use super::*;
 use crate::store::Place;
 use crate::store::audit::Actor;
-use crate::store::files::FileQuery;
+use crate::store::files::{Deleted, FileQuery};
 use crate::store::jobs::{JobOwner, JobTimes};
 use crate::store::tests::run;
 
 const DAY_MS: i64 = 86_400_000;
+const ENDING: Ending = Ending { keep_ms: DAY_MS, expired_is_failed: false };
 
 fn actor() -> Actor {
     Actor { id: "k".to_owned(), tenant: "t".to_owned() }
@@ -30,6 +31,7 @@ fn job(id: &str) -> JobRow {
         endpoint: String::new(),
         completion_window: "24h".to_owned(),
         metadata: None,
+        keep_ms: None,
         input_file_id: "file-in".to_owned(),
         output_file_id: format!("file-out-{id}"),
         error_file_id: format!("file-err-{id}"),
@@ -47,7 +49,22 @@ fn job(id: &str) -> JobRow {
 
 /// A job of two segments of two lines, ten bytes each.
 async fn started(store: &Store, id: &str, window_ms: i64) {
-    store.insert_job(&job(id), window_ms, &actor()).await.unwrap();
+    input(store, None).await;
+    started_as(store, job(id), window_ms).await;
+}
+
+/// The input of every job here.
+async fn input(store: &Store, expires_ms: Option<i64>) {
+    let (id, word) = ("file-in".to_owned(), |word: &str| word.to_owned());
+    let file = FileRow { id, user: word("u"), tenant: word("t"), filename: word("f"), purpose: word("batch"), bytes: 0, created_ms: 0, expires_ms };
+    store.discard_file("file-in").await.unwrap();
+    store.begin_file(&file).await.unwrap();
+    store.finish_file(&file, &actor()).await.unwrap();
+}
+
+async fn started_as(store: &Store, row: JobRow, window_ms: i64) {
+    let id = row.id.as_str();
+    assert!(store.insert_job(&row, window_ms, &actor()).await.unwrap());
     assert_eq!(store.claim_validation("a").await.unwrap().unwrap().owner, job(id).owner);
     assert!(store.claim_validation("b").await.unwrap().is_none(), "one server looks through it");
     let segment = |seq| Segment { seq, first_line: seq * 2, start_byte: seq * 20, end_byte: seq * 20 + 20 };
@@ -86,12 +103,12 @@ fn two_servers_share_a_job_and_its_output_is_in_order() {
         let a = store.claim_segment("a").await.unwrap().unwrap();
         let b = store.claim_segment("b").await.unwrap().unwrap();
         assert_eq!((a.seq, b.seq, a.fate, store.claim_segment("c").await.unwrap()), (0, 1, Fate::Run, None));
-        let b = store.advance(&b, "b", &line(&b, "3\n"), DAY_MS).await.unwrap().unwrap();
-        assert!(store.advance(&b, "b", &line(&b, "4\n"), DAY_MS).await.unwrap().is_none());
-        let a = store.advance(&a, "a", &line(&a, "1\n"), DAY_MS).await.unwrap().unwrap();
+        let b = store.advance(&b, "b", &line(&b, "3\n"), ENDING).await.unwrap().unwrap();
+        assert!(store.advance(&b, "b", &line(&b, "4\n"), ENDING).await.unwrap().is_none());
+        let a = store.advance(&a, "a", &line(&a, "1\n"), ENDING).await.unwrap().unwrap();
         assert_eq!(store.job("batch_1", "t", "u").await.unwrap().unwrap().status, "in_progress");
         assert!(store.file("file-out-batch_1", "t", "u").await.unwrap().is_none());
-        store.advance(&a, "a", &line(&a, "2\n"), DAY_MS).await.unwrap();
+        store.advance(&a, "a", &line(&a, "2\n"), ENDING).await.unwrap();
         let job = store.job("batch_1", "t", "u").await.unwrap().unwrap();
         assert_eq!((job.status.as_str(), job.completed, job.total), ("completed", 4, 4));
         assert_eq!(content(&store, "file-out-batch_1").await, "1\n2\n3\n4\n");
@@ -108,13 +125,13 @@ fn a_silent_server_loses_its_claim_and_writes_nothing_twice() {
         let store = Store::open(&Place::Memory).await.unwrap();
         started(&store, "batch_1", DAY_MS).await;
         let a = store.claim_segment("a").await.unwrap().unwrap();
-        let a = store.advance(&a, "a", &line(&a, "1\n"), DAY_MS).await.unwrap().unwrap();
+        let a = store.advance(&a, "a", &line(&a, "1\n"), ENDING).await.unwrap().unwrap();
         silence(&store, "a").await;
         let taken = store.claim_segment("b").await.unwrap().unwrap();
         assert_eq!((taken.seq, taken.next_line, taken.next_byte, taken.part), (0, 1, 10, 1), "behind what was written");
-        assert!(store.advance(&a, "a", &line(&a, "2 by a\n"), DAY_MS).await.unwrap().is_none(), "too late");
-        store.advance(&taken, "b", &line(&taken, "2 by b\n"), DAY_MS).await.unwrap();
-        assert!(store.advance(&taken, "b", &line(&taken, "2 again\n"), DAY_MS).await.unwrap().is_none(), "once");
+        assert!(store.advance(&a, "a", &line(&a, "2 by a\n"), ENDING).await.unwrap().is_none(), "too late");
+        store.advance(&taken, "b", &line(&taken, "2 by b\n"), ENDING).await.unwrap();
+        assert!(store.advance(&taken, "b", &line(&taken, "2 again\n"), ENDING).await.unwrap().is_none(), "once");
         assert_eq!(content(&store, "file-out-batch_1").await, "1\n2 by b\n");
         assert_eq!(store.any_job("batch_1").await.unwrap().unwrap().completed, 2, "what was not written is not counted");
         store.claim_segment("a").await.unwrap().unwrap();
@@ -134,14 +151,14 @@ fn cancelled_and_expired_jobs_end_with_what_was_done() {
         store.cancel_job("batch_1", "t", "other", &actor()).await.unwrap();
         assert_eq!(store.any_job("batch_1").await.unwrap().unwrap().status, "in_progress", "not another user's to cancel");
         store.cancel_job("batch_1", "t", "u", &actor()).await.unwrap();
-        let a = store.advance(&a, "a", &line(&a, "1\n"), DAY_MS).await.unwrap().unwrap();
+        let a = store.advance(&a, "a", &line(&a, "1\n"), ENDING).await.unwrap().unwrap();
         assert_eq!(a.fate, Fate::Cancel, "noticed with the next line");
         let given_up = Progress { errors: b"x\n".to_vec(), failed: 1, void: 1, next_line: 2, next_byte: 20, ..Progress::default() };
-        store.advance(&a, "a", &given_up, DAY_MS).await.unwrap();
+        store.advance(&a, "a", &given_up, ENDING).await.unwrap();
         let rest = store.claim_segment("a").await.unwrap().unwrap();
         let given_up = Progress { errors: b"y\nz\n".to_vec(), failed: 2, void: 2, next_line: 4, next_byte: 40, ..Progress::default() };
         assert_eq!(rest.fate, Fate::Cancel);
-        store.advance(&rest, "a", &given_up, DAY_MS).await.unwrap();
+        store.advance(&rest, "a", &given_up, ENDING).await.unwrap();
         let job = store.any_job("batch_1").await.unwrap().unwrap();
         assert_eq!((job.status.as_str(), job.completed, job.failed), ("cancelled", 1, 3));
         assert_eq!((content(&store, &job.output_file_id).await, content(&store, &job.error_file_id).await), ("1\n".into(), "x\ny\nz\n".into()));
@@ -153,11 +170,73 @@ fn cancelled_and_expired_jobs_end_with_what_was_done() {
             let claim = store.claim_segment("a").await.unwrap().unwrap();
             assert_eq!(claim.fate, Fate::Expire);
             let end = Progress { errors: b"x\n".to_vec(), failed: 2, void: 2, next_byte: claim.end_byte, ..Progress::default() };
-            store.advance(&claim, "a", &end, DAY_MS).await.unwrap();
+            store.advance(&claim, "a", &end, ENDING).await.unwrap();
         }
         assert_eq!(store.any_job("batch_2").await.unwrap().unwrap().status, "expired");
         assert_eq!(store.jobs("t", "u", "", "", 10).await.unwrap().iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["batch_2", "batch_1"]);
         assert_eq!(store.jobs("t", "u", "expired", "batch_3", 1).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_job_ends_with_its_key_and_says_so() {
+    run(async {
+        let store = Store::open(&Place::Memory).await.unwrap();
+        started(&store, "batch_1", DAY_MS).await;
+        store.insert_job(&job("batch_2"), DAY_MS, &actor()).await.unwrap();
+        let a = store.claim_segment("a").await.unwrap().unwrap();
+        assert_eq!(store.keys_at_work().await.unwrap(), [("k".to_owned(), None)], "not a key of the store");
+        store.end_jobs_of("other").await.unwrap();
+        assert_eq!(store.fate("batch_1").await.unwrap().0, Fate::Run);
+        store.end_jobs_of("k").await.unwrap();
+        let waiting = store.any_job("batch_2").await.unwrap().unwrap();
+        assert_eq!((waiting.status.as_str(), waiting.errors.unwrap().contains("api_key_ended")), ("failed", true));
+        let a = store.advance(&a, "a", &line(&a, "1\n"), ENDING).await.unwrap().unwrap();
+        assert_eq!(a.fate, Fate::Stop, "noticed with the next line");
+        for claim in [a, store.claim_segment("b").await.unwrap().unwrap()] {
+            let lines = 2 * (claim.seq + 1) - claim.next_line;
+            let owner = if claim.seq == 0 { "a" } else { "b" };
+            let end =
+                Progress { errors: b"x\n".repeat(lines as usize), failed: lines, void: lines, next_byte: claim.end_byte, ..Progress::default() };
+            store.advance(&claim, owner, &end, ENDING).await.unwrap();
+        }
+        let job = store.any_job("batch_1").await.unwrap().unwrap();
+        assert_eq!((job.status.as_str(), job.completed, job.failed, job.errors.unwrap().contains("api_key_ended")), ("failed", 1, 3, true));
+        assert!(store.keys_at_work().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_closed_window_is_a_failure_where_the_operator_says_so() {
+    run(async {
+        let store = Store::open(&Place::Memory).await.unwrap();
+        let keep_ms = Some(7_200_000);
+        input(&store, None).await;
+        started_as(&store, JobRow { keep_ms, ..job("batch_1") }, -1).await;
+        while let Some(claim) = store.claim_segment("a").await.unwrap() {
+            let end = Progress { errors: b"x\n".to_vec(), failed: 2, void: 2, next_byte: claim.end_byte, ..Progress::default() };
+            store.advance(&claim, "a", &end, Ending { expired_is_failed: true, ..ENDING }).await.unwrap();
+        }
+        let job = store.any_job("batch_1").await.unwrap().unwrap();
+        assert_eq!((job.status.as_str(), job.errors.unwrap().contains("batch_expired")), ("failed", true));
+        let file = store.file(&job.error_file_id, "t", "u").await.unwrap().unwrap();
+        assert_eq!(file.expires_ms, job.times.ended_ms.map(|ended| ended + 7_200_000), "its own time to keep");
+    });
+}
+
+#[test]
+fn a_file_that_a_job_reads_stays_even_when_it_expires() {
+    run(async {
+        let store = Store::open(&Place::Memory).await.unwrap();
+        assert!(!store.insert_job(&job("batch_0"), DAY_MS, &actor()).await.unwrap(), "no input, no job");
+        input(&store, Some(1)).await;
+        started_as(&store, job("batch_1"), DAY_MS).await;
+        assert_eq!(store.remove_expired_files().await.unwrap(), 0);
+        assert_eq!(store.delete_file("file-in", "t", "u", &actor()).await.unwrap(), Deleted::Read);
+        while let Some(claim) = store.claim_segment("a").await.unwrap() {
+            store.advance(&claim, "a", &Progress { next_byte: claim.end_byte, completed: 2, ..Progress::default() }, ENDING).await.unwrap();
+        }
+        assert_eq!(store.remove_expired_files().await.unwrap(), 1);
     });
 }
 
@@ -195,7 +274,8 @@ fn files_are_read_by_range_and_end_when_they_expire() {
         let query = FileQuery { tenant: "t".to_owned(), user: "u".to_owned(), limit: 10, ..FileQuery::default() };
         assert_eq!(store.files(&query).await.unwrap().len(), 1);
         assert!(
-            !store.delete_file("file-1", "t", "other", &actor()).await.unwrap() && store.delete_file("file-1", "t", "u", &actor()).await.unwrap()
+            store.delete_file("file-1", "t", "other", &actor()).await.unwrap() == Deleted::Missing
+                && store.delete_file("file-1", "t", "u", &actor()).await.unwrap() == Deleted::Yes
         );
         assert!(store.next_chunk("file-1", -1, 0).await.unwrap().is_none());
     });
@@ -212,12 +292,12 @@ fn a_full_disk_writes_nothing_and_the_work_goes_on_when_there_is_room() {
         let limit = |pages: i64| sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")));
         limit(pages + 10).execute(&store.pool).await.unwrap();
         let large = line(&a, &"x".repeat(1 << 20));
-        assert!(store.advance(&a, "a", &large, DAY_MS).await.unwrap_err().to_string().contains("full"));
+        assert!(store.advance(&a, "a", &large, ENDING).await.unwrap_err().to_string().contains("full"));
         assert_eq!((store.any_job("batch_1").await.unwrap().unwrap().completed, content(&store, "file-out-batch_1").await), (0, String::new()));
         limit(1 << 30).execute(&store.pool).await.unwrap();
         let again = store.claim_segment("a").await.unwrap().unwrap();
         assert_eq!((again.seq, again.part, again.next_line), (a.seq, a.part, a.next_line), "its own claim, where it was");
-        assert!(store.advance(&a, "a", &large, DAY_MS).await.unwrap().is_some());
+        assert!(store.advance(&a, "a", &large, ENDING).await.unwrap().is_some());
         assert_eq!(content(&store, "file-out-batch_1").await.len(), 1 << 20);
     });
 }

@@ -36,6 +36,25 @@ pub struct UsageQuery {
     pub limit: Option<usize>,
 }
 
+/// What was used of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageTotal {
+    pub model: String,
+    pub requests: i64,
+    pub texts: i64,
+    pub tokens: i64,
+}
+
+/// What `UsageQuery` asks for, with its words bound in their order.
+const WHERE: &str = "WHERE ($1 = '' OR tenant = $1) AND ($2 = '' OR user_id = $2) AND ($3 = '' OR model = $3) AND ($4 = '' OR day >= $4) \
+                     AND ($5 = '' OR day <= $5) AND ($6 = '' OR day || '|' || key_id || '|' || model < $6)";
+
+impl UsageQuery {
+    fn words(&self) -> [String; 6] {
+        [&self.tenant, &self.user, &self.model, &self.from, &self.to, &self.after].map(|word| word.clone().unwrap_or_default())
+    }
+}
+
 impl UsageRow {
     /// Where it stands in the listing, which begins with the newest day.
     pub fn place(&self) -> String {
@@ -64,15 +83,28 @@ impl Store {
     /// # Errors
     /// If the store fails.
     pub async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>> {
-        let select = "SELECT day, key_id, model, key_name, user_id, tenant, requests, texts, tokens, busy_ms FROM usage \
-                      WHERE ($1 = '' OR tenant = $1) AND ($2 = '' OR user_id = $2) AND ($3 = '' OR model = $3) AND ($4 = '' OR day >= $4) \
-                      AND ($5 = '' OR day <= $5) AND ($6 = '' OR day || '|' || key_id || '|' || model < $6) \
-                      ORDER BY day || '|' || key_id || '|' || model DESC LIMIT $7";
-        let word = |word: &Option<String>| word.clone().unwrap_or_default();
-        let words = [&query.tenant, &query.user, &query.model, &query.from, &query.to, &query.after].map(word);
-        let select = words.into_iter().fold(sqlx::query(select), |select, word| select.bind(word));
+        let select = format!(
+            "SELECT day, key_id, model, key_name, user_id, tenant, requests, texts, tokens, busy_ms FROM usage {WHERE} \
+             ORDER BY day || '|' || key_id || '|' || model DESC LIMIT $7"
+        );
+        let select = query.words().into_iter().fold(sqlx::query(self.sql_text(&select)), |select, word| select.bind(word));
         let limit = query.limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
         select.bind(limit).fetch_all(&self.pool).await?.iter().map(read).collect()
+    }
+
+    /// Sums of the rows asked for, by model; `limit` does not count.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn usage_totals(&self, query: &UsageQuery) -> Result<Vec<UsageTotal>> {
+        // PostgreSQL sums BIGINT into NUMERIC, which is no type of both databases.
+        let sum = |name: &str| format!("CAST(SUM({name}) AS BIGINT)");
+        let select =
+            format!("SELECT model, {}, {}, {} FROM usage {WHERE} GROUP BY model ORDER BY model", sum("requests"), sum("texts"), sum("tokens"));
+        let select = query.words().into_iter().fold(sqlx::query(self.sql_text(&select)), |select, word| select.bind(word));
+        let total =
+            |row: &AnyRow| Ok(UsageTotal { model: row.try_get(0)?, requests: row.try_get(1)?, texts: row.try_get(2)?, tokens: row.try_get(3)? });
+        select.fetch_all(&self.pool).await?.iter().map(total).collect()
     }
 }
 

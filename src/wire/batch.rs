@@ -2,10 +2,12 @@
 
 use super::Fault;
 use super::object::{MAX_NAME_CHARS, Object};
+use super::scalar::Scalar;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::Map;
@@ -16,6 +18,8 @@ use utoipa::ToSchema;
 pub enum Source {
     /// The file of this id.
     File(String),
+    /// An `http`, `https` or `file` address.
+    Url(String),
     /// In the submission itself.
     Inline(Vec<u8>),
 }
@@ -44,6 +48,10 @@ const MAX_METADATA_BYTES: usize = 16 << 10;
 const LENIENT: GeneralPurpose = GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 /// What a file that is here is called in a submission.
 const FILE_SCHEME: &str = "scaigrid://file/";
+/// What may be fetched where the operator allows it.
+const FETCHED: [&str; 3] = ["https://", "http://", "file:///"];
+/// Signed addresses are long.
+const MAX_URL_BYTES: usize = 8192;
 
 impl SubmitRequest {
     /// Reads the body.
@@ -88,9 +96,15 @@ fn metadata(object: &mut Object) -> Option<Map<String, Value>> {
 }
 
 fn file(url: &Value) -> Result<Source, String> {
-    let id = url.as_str().and_then(|url| url.strip_prefix(FILE_SCHEME)).filter(|id| !id.is_empty() && id.len() <= MAX_NAME_CHARS);
-    id.map(|id| Source::File(id.to_owned()))
-        .ok_or_else(|| format!("must be {FILE_SCHEME}FILE_ID: this server fetches nothing from elsewhere; send the lines as input_file_base64"))
+    let url = url.as_str().filter(|url| url.len() <= MAX_URL_BYTES).ok_or_else(|| format!("must be a string of at most {MAX_URL_BYTES} bytes"))?;
+    if let Some(id) = url.strip_prefix(FILE_SCHEME) {
+        let fine = !id.is_empty() && id.len() <= MAX_NAME_CHARS;
+        return fine.then(|| Source::File(id.to_owned())).ok_or_else(|| format!("must be {FILE_SCHEME}FILE_ID"));
+    }
+    if FETCHED.iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(Source::Url(url.to_owned()));
+    }
+    Err(format!("must be {FILE_SCHEME}FILE_ID, or an address that begins with {}; object stores are not read", FETCHED.join(", ")))
 }
 
 fn decode(text: &Value, max_bytes: usize) -> Result<Source, String> {
@@ -104,7 +118,14 @@ fn decode(text: &Value, max_bytes: usize) -> Result<Source, String> {
     }
 }
 
-/// A fault of a whole input file.
+/// Code and sentence of lines, and of a job, whose window has closed.
+pub const EXPIRED: (&str, &str) = ("batch_expired", "This request could not be executed before the completion window expired.");
+/// Of lines whose job was cancelled.
+pub const CANCELLED: (&str, &str) = ("batch_cancelled", "The batch was cancelled before this request was executed.");
+/// Of lines, and of a job, whose key was revoked, removed or has expired.
+pub const KEY_ENDED: (&str, &str) = ("api_key_ended", "The API key that this batch was submitted with is no longer valid.");
+
+/// A fault of a whole input file, or the reason why a job ended early.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileFault {
     pub code: String,
@@ -116,45 +137,45 @@ pub struct FileFault {
     pub param: Option<String>,
 }
 
-/// Reads what must be right in every line for the job to run at all: that it is an object, and its `custom_id`.
-///
-/// # Errors
-/// The code and the sentence of the fault.
-pub fn custom_id(line: &[u8]) -> Result<String, (&'static str, String)> {
-    #[derive(Deserialize)]
-    struct Head {
-        custom_id: Option<Value>,
-    }
-    let head: Head = serde_json::from_slice(line).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {error}")))?;
-    match head.custom_id {
-        Some(Value::String(id)) if !id.is_empty() => Ok(id),
-        Some(_) => Err(("invalid_custom_id", "custom_id must be a string that is not empty".to_owned())),
-        None => Err(("missing_required_parameter", "custom_id is missing".to_owned())),
-    }
-}
-
-/// A line of input, as far as it could be read.
+/// A line of input. Its body is left where it is: it may be long, and what is wrong in it is wrong with this line alone.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Line {
     pub custom_id: String,
-    /// Empty if missing.
+    /// Empty if missing, or no text.
     pub method: String,
     pub url: String,
-    /// The request's body, as JSON.
-    pub body: Vec<u8>,
+    pub has_body: bool,
+    /// The whole line.
+    pub text: Vec<u8>,
 }
 
 impl Line {
-    /// Reads a line that `custom_id` has found good; what else is missing stays empty.
-    pub fn parse(line: &[u8]) -> Self {
-        let Ok(Value::Object(mut fields)) = serde_json::from_slice(line) else { return Self::default() };
-        let mut text = |name: &str| match fields.remove(name) {
-            Some(Value::String(text)) => text,
+    /// Reads what must be right in every line for the job to run at all: that it is an object, and its `custom_id`; and the method and url.
+    ///
+    /// # Errors
+    /// The code and the sentence of the fault.
+    pub fn parse(text: &[u8]) -> Result<Self, (&'static str, String)> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            custom_id: Option<Scalar<'a>>,
+            #[serde(borrow)]
+            method: Option<Scalar<'a>>,
+            #[serde(borrow)]
+            url: Option<Scalar<'a>>,
+            body: Option<IgnoredAny>,
+        }
+        let head: Head = serde_json::from_slice(text).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {error}")))?;
+        let custom_id = match head.custom_id {
+            Some(Scalar::Str(id)) if !id.is_empty() => id.into_owned(),
+            None | Some(Scalar::Null) => return Err(("missing_required_parameter", "custom_id is missing".to_owned())),
+            Some(_) => return Err(("invalid_custom_id", "custom_id must be a string that is not empty".to_owned())),
+        };
+        let word = |value: Option<Scalar>| match value {
+            Some(Scalar::Str(word)) => word.into_owned(),
             _ => String::new(),
         };
-        let (custom_id, method, url) = (text("custom_id"), text("method"), text("url"));
-        let body = fields.remove("body").map(|body| body.to_string().into_bytes()).unwrap_or_default();
-        Self { custom_id, method, url, body }
+        Ok(Self { custom_id, method: word(head.method), url: word(head.url), has_body: head.body.is_some(), text: text.to_vec() })
     }
 }
 
@@ -248,10 +269,13 @@ mod tests {
         assert_eq!((inline.source, inline.window.hours), (Source::Inline(b"{}\ne".to_vec()), 1));
         let file = parse(&json!({"input_file_url": "scaigrid://file/file-1"})).unwrap();
         assert_eq!((file.source, file.window.name, file.metadata), (Source::File("file-1".to_owned()), "24h", None));
+        let url = parse(&json!({"input_file_url": "https://h/x?y"})).unwrap();
+        assert_eq!(url.source, Source::Url("https://h/x?y".to_owned()));
         for (body, fields) in [
             (json!({}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/x", "input_file_base64": "e30K"}), vec!["input_file_url"]),
             (json!({"input_file_url": "s3://b/x"}), vec!["input_file_url"]),
+            (json!({"input_file_url": format!("https://{}", "x".repeat(9000))}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/"}), vec!["input_file_url"]),
             (
                 json!({"input_file_base64": "***", "endpoint_completion_window": "2h", "metadata": []}),
@@ -266,17 +290,22 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_far_as_they_go() {
-        assert_eq!(custom_id(br#"{"custom_id":"a","body":{"x":[1,2]}}"#), Ok("a".to_owned()));
+        for body in ["{\"x\":[1,2]}", "\"\\ud800\"", "1e999", &("[".repeat(500) + &"]".repeat(500)), "null"] {
+            let line = Line::parse(format!("{{\"custom_id\":\"a\",\"body\":{body}}}").as_bytes()).unwrap();
+            assert_eq!((line.custom_id.as_str(), line.has_body), ("a", body != "null"), "{body}");
+        }
         for (line, code) in [
             ("{", "invalid_json_line"),
             ("[]", "invalid_json_line"),
             ("{}", "missing_required_parameter"),
+            (r#"{"custom_id":"a","custom_id":"b"}"#, "invalid_json_line"),
+            (r#"{"custom_id":[]}"#, "invalid_custom_id"),
             (r#"{"custom_id":""}"#, "invalid_custom_id"),
         ] {
-            assert_eq!(custom_id(line.as_bytes()).unwrap_err().0, code, "{line}");
+            assert_eq!(Line::parse(line.as_bytes()).unwrap_err().0, code, "{line}");
         }
-        let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#);
-        assert_eq!((line.method.as_str(), line.url.as_str(), line.body.as_slice()), ("POST", "", br#"{"model":"m"}"#.as_slice()));
+        let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#).unwrap();
+        assert_eq!((line.method.as_str(), line.url.as_str()), ("POST", ""));
     }
 
     #[test]

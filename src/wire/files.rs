@@ -12,6 +12,11 @@ pub const ENDPOINTS: [&str; 2] = ["/v1/embeddings", "/oai/v1/embeddings"];
 /// What files may be for; only batches read them.
 pub const PURPOSES: [&str; 6] = ["batch", "assistants", "fine-tune", "vision", "user_data", "evals"];
 
+/// What `expires_after[seconds]` may be, from the file's making on.
+pub const EXPIRES_S: std::ops::RangeInclusive<u32> = 3600..=2_592_000;
+/// The only `expires_after[anchor]`.
+pub const ANCHOR: &str = "created_at";
+
 const MAX_METADATA_PAIRS: usize = 16;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
@@ -126,6 +131,8 @@ pub struct BatchRequest {
     pub endpoint: String,
     pub window: Window,
     pub metadata: Option<Map<String, Value>>,
+    /// How long the results are kept, in seconds.
+    pub keep_s: Option<u32>,
 }
 
 impl BatchRequest {
@@ -152,8 +159,21 @@ impl BatchRequest {
             }
             metadata
         });
-        object.finish(Self { input_file_id, endpoint, window: known.unwrap_or(WINDOWS[0]), metadata })
+        let keep_s = object.take("output_expires_after").and_then(|value| {
+            let seconds = keep_s(&value);
+            if seconds.is_none() {
+                let range = format!("from {} to {}", EXPIRES_S.start(), EXPIRES_S.end());
+                object.fault("output_expires_after", format!("must be an object with anchor = \"created_at\" and seconds {range}"));
+            }
+            seconds
+        });
+        object.finish(Self { input_file_id, endpoint, window: known.unwrap_or(WINDOWS[0]), metadata, keep_s })
     }
+}
+
+fn keep_s(value: &Value) -> Option<u32> {
+    let seconds = value["seconds"].as_u64().and_then(|seconds| u32::try_from(seconds).ok()).filter(|seconds| EXPIRES_S.contains(seconds));
+    seconds.filter(|_| value["anchor"] == ANCHOR)
 }
 
 fn metadata(value: Value) -> Option<Map<String, Value>> {

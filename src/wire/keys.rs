@@ -114,7 +114,10 @@ mod tests {
         let body = r#"{"name":"","assigned_user_id":3,"models":"m","scopes":[1],"expires_at":"2025-01-01T00:00:00Z","requests_per_minute":0}"#;
         let fields = parse(body).unwrap_err();
         assert_eq!(fields, ["name", "assigned_user_id", "models", "scopes", "expires_at", "requests_per_minute"]);
-        for (body, field) in [("", "body"), ("[]", "body"), ("{}", "name"), (r#"{"name":null}"#, "name")] {
+        let many = format!("{{\"name\":\"n\",\"x\":[{}1]}}", "1,".repeat(20_000));
+        for (body, field) in
+            [(many.as_str(), "body"), (r#"{"name":"a\u0000b"}"#, "name"), ("", "body"), ("[]", "body"), ("{}", "name"), (r#"{"name":null}"#, "name")]
+        {
             assert_eq!(parse(body).unwrap_err(), [field], "{body}");
         }
     }

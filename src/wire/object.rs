@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 /// The longest name or other short text.
 pub const MAX_NAME_CHARS: usize = 200;
+/// Values of an object, those of its lists and objects included.
+const MAX_VALUES: usize = 10_000;
 /// Entries of a list of words.
 const MAX_WORDS: usize = 1000;
 
@@ -23,6 +25,10 @@ impl Object {
     /// `Validation` on field `body` if it is not a JSON object.
     pub fn parse(body: &[u8]) -> Result<Self, Fault> {
         let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+        // A value in memory is many times as large as in JSON. Commas inside of texts count too; such texts are short.
+        if body.iter().filter(|byte| **byte == b',').count() > MAX_VALUES {
+            return Err(Fault::field("body", format!("has more than {MAX_VALUES} values")));
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self { fields, faults: Vec::new() }),
             Ok(_) => Err(Fault::field("body", "must be a JSON object")),
@@ -40,12 +46,12 @@ impl Object {
         self.faults.push(Detail::new(name, message));
     }
 
-    /// A text of 1 to `MAX_NAME_CHARS` characters.
+    /// A text of 1 to `MAX_NAME_CHARS` characters: one that can stand in a log, a table and in any store.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
-            Value::String(text) if !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS => Some(text),
+            Value::String(text) if !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS && !text.chars().any(char::is_control) => Some(text),
             _ => {
-                self.fault(name, format!("must be a string of 1 to {MAX_NAME_CHARS} characters"));
+                self.fault(name, format!("must be a string of 1 to {MAX_NAME_CHARS} characters, none of them a control character"));
                 None
             }
         }

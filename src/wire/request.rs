@@ -6,6 +6,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 
 mod input;
+mod line;
 mod tokens;
 use input::{Input, InputSeed, Rules};
 pub use tokens::TokenArrays;
@@ -49,25 +50,51 @@ pub struct Limits {
 /// How many fields at fault are listed; the rest is only counted, so that an answer cannot outgrow its request.
 const MAX_DETAILS: usize = 32;
 
+/// Where a request's body is.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// These bytes, as they came.
+    Whole(&'a [u8]),
+    /// The field `body` of a batch job's line.
+    OfLine(&'a [u8]),
+}
+
+impl<'a> From<&'a [u8]> for Body<'a> {
+    fn from(body: &'a [u8]) -> Self {
+        Self::Whole(body)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Body<'a> {
+    fn from(body: &'a [u8; N]) -> Self {
+        Self::Whole(body)
+    }
+}
+
 /// Reads a request body, whatever its Content-Type says.
 ///
 /// `accepts_empty` is asked once, with the model's name as sent, whether that model embeds empty texts.
 ///
 /// # Errors
 /// `Fault::Validation`: on field `body` if this is not a JSON object in UTF-8, else with every field at fault.
-pub fn parse(body: &[u8], limits: Limits, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
-    parse_by(body, Rules { limits, arrays: None }, accepts_empty)
+pub fn parse<'a>(body: impl Into<Body<'a>>, limits: Limits, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
+    parse_by(body.into(), Rules { limits, arrays: None }, accepts_empty)
 }
 
 /// Reads a request body of the OpenAI layer, where `input` may also be one array of token ids or a list of them. They come out as texts.
 ///
 /// # Errors
 /// As [`parse`]; and for ids that stand for nothing, or that are too many.
-pub fn parse_openai(body: &[u8], limits: Limits, arrays: TokenArrays, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
-    parse_by(body, Rules { limits, arrays: Some(arrays) }, accepts_empty)
+pub fn parse_openai<'a>(
+    body: impl Into<Body<'a>>,
+    limits: Limits,
+    arrays: TokenArrays,
+    accepts_empty: impl FnOnce(&str) -> bool,
+) -> Result<EmbedRequest, Fault> {
+    parse_by(body.into(), Rules { limits, arrays: Some(arrays) }, accepts_empty)
 }
 
-fn parse_by(body: &[u8], rules: Rules, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
+fn parse_by(body: Body, rules: Rules, accepts_empty: impl FnOnce(&str) -> bool) -> Result<EmbedRequest, Fault> {
     let fields = read(body, rules).map_err(|message| Fault::field("body", message))?;
     let mut faults = Vec::new();
     let model = note(&mut faults, model(fields.model));
@@ -96,14 +123,19 @@ fn note<T>(faults: &mut Vec<Detail>, checked: Result<T, Detail>) -> Option<T> {
     checked.map_err(|fault| faults.push(fault)).ok()
 }
 
-fn read<'de>(body: &'de [u8], rules: Rules) -> Result<Fields<'de>, String> {
+fn read<'de>(body: Body<'de>, rules: Rules) -> Result<Fields<'de>, String> {
+    let (body, of_line) = match body {
+        Body::Whole(body) => (body, false),
+        Body::OfLine(line) => (line, true),
+    };
     let text = std::str::from_utf8(body).map_err(|error| format!("is not UTF-8 (byte {})", error.valid_up_to()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii().is_empty() {
         return Err("is empty; send a JSON object".to_owned());
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let fields = json.deserialize_any(FieldsVisitor { rules }).and_then(|fields| json.end().map(|()| fields));
+    let fields = if of_line { json.deserialize_any(line::LineVisitor { rules }) } else { json.deserialize_any(FieldsVisitor { rules }) };
+    let fields = fields.and_then(|fields| json.end().map(|()| fields));
     fields.map_err(|error| match error.classify() {
         // The only error of this kind is a value other than an object; its own message would repeat that value.
         serde_json::error::Category::Data => "must be a JSON object".to_owned(),

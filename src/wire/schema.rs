@@ -223,7 +223,7 @@ pub struct KeyBody {
 #[derive(ToSchema)]
 #[allow(dead_code)]
 pub struct JobBody {
-    /// `scaigrid://file/ID` of an uploaded file.
+    /// `scaigrid://file/ID` of an uploaded file; an `https`, `http` or `file` address only where the operator allows it.
     input_file_url: Option<String>,
     /// The lines themselves.
     input_file_base64: Option<String>,
@@ -257,6 +257,25 @@ pub struct BatchBody {
     /// Strings only.
     #[schema(value_type = Option<Object>)]
     metadata: Option<()>,
+    output_expires_after: Option<ExpiresAfter>,
+}
+
+/// How long results are kept.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct ExpiresAfter {
+    /// `created_at`: from when they are made.
+    anchor: Anchor,
+    #[schema(minimum = 3600, maximum = 2_592_000)]
+    seconds: u32,
+}
+
+/// From when on it is counted.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub enum Anchor {
+    #[schema(rename = "created_at")]
+    CreatedAt,
 }
 
 /// A file to be kept.
@@ -267,6 +286,8 @@ pub struct FileForm {
     file: Vec<u8>,
     /// `batch` for the lines of a batch.
     purpose: String,
+    #[schema(rename = "expires_after[anchor]")]
+    expires_after_anchor: Option<Anchor>,
     /// From an hour to thirty days.
     #[schema(rename = "expires_after[seconds]", minimum = 3600, maximum = 2_592_000)]
     expires_after_s: Option<u32>,

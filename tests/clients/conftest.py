@@ -25,10 +25,11 @@ class Server:
 
     def __init__(self, folder: pathlib.Path, *args: str):
         self.log = folder / "server.log"
+        # Never in the user's own data directory.
+        place = () if "--store" in args else ("--data-dir", str(folder))
+        command = [BINARY, "serve", "--port", "0", *place, *args]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [BINARY, "serve", "--port", "0", *(args if "--store" in args else ("--data-dir", str(folder), *args))], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-            )
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
         # A server that never says that it listens is ended, which ends its output, which ends the wait.
         watchdog = threading.Timer(START_S, self.process.kill)
         watchdog.start()

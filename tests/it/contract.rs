@@ -12,6 +12,7 @@ mod api_keys;
 mod batch;
 mod cors;
 mod edges;
+mod inputs;
 mod keys;
 mod limits;
 mod models;
@@ -135,7 +136,7 @@ fn health_needs_no_key_and_has_no_envelope() {
     let get = |path: &str| send(server.addr, "GET", path, &[], "");
     assert_eq!((get("/health").status, get("/health").json()), (200, json!({"status": "ok"})));
     let ready = get("/health/ready");
-    assert_eq!((ready.status, ready.json()), (200, json!({"status": "ready", "checks": {"models": "ok", "server": "ok"}})));
+    assert_eq!((ready.status, ready.json()), (200, json!({"status": "ready", "checks": {"models": "ok", "server": "ok", "storage": "ok"}})));
     assert_eq!(send(server.addr, "HEAD", "/health", &[], "").status, 200);
     let metrics = get("/metrics");
     assert_eq!(metrics.status, 200);

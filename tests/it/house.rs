@@ -29,7 +29,11 @@ const LEAVES: [&str; 3] = ["wire", "ragged", "telemetry"];
 /// Words that may stand only in the places named (a room, or a file), and why.
 const WORDS: &[(&[&str], &[&str], &str)] = &[
     (&["axum", "axum_server", "tower", "tower_http"], &["api"], "only the api room knows HTTP's framework"),
-    (&["rustls"], &["api/tls.rs", "cli/health.rs"], "only the listener and the health check speak TLS themselves"),
+    (
+        &["rustls"],
+        &["api/tls.rs", "api/input/remote.rs", "cli/health.rs"],
+        "only the listener, the fetching of inputs and the health check speak TLS",
+    ),
     (&["utoipa", "utoipa_swagger_ui"], &["api", "wire"], "the OpenAPI document describes what goes over the wire"),
     (&["clap"], &["cli", "config"], "only the command line and the configuration parse flags"),
     (&["std::env"], &["config", "main.rs", "kernels/threads.rs"], "only the configuration reads the environment"),
@@ -37,6 +41,7 @@ const WORDS: &[(&[&str], &[&str], &str)] = &[
     (&["tiktoken_rs"], &["service/cl100k.rs"], "only its own page knows OpenAI's vocabulary"),
     (&["hf_hub"], &["hub"], "only the hub room fetches"),
     (&["sqlx"], &["store"], "only the store knows SQL"),
+    (&["parquet", "arrow_array", "arrow_ipc", "arrow_schema", "arrow_select"], &["cli/embed"], "only the bulk command knows tables"),
     (&["candle_core", "candle_nn"], &["engine", "network.rs", "network", "encoders", "exec", "kernels"], "nothing above the engine sees a tensor"),
     (&["unsafe"], &["kernels", "engine/load.rs", "engine/load", "network/mmap.rs"], "unsafe code stays in the kernels and the weights' memory map"),
     (&["cfg(feature", "candle_flash_attn", "cudarc"], &["kernels", "hub"], "nothing above the kernels knows whether a GPU exists"),

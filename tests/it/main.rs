@@ -1,6 +1,7 @@
 //! The one integration binary: each module is about one promise.
 
 mod abuse;
+mod bulk;
 mod bundle;
 mod checkpoint;
 mod contract;

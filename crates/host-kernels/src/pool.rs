@@ -39,8 +39,16 @@ impl Team {
     /// # Panics
     /// If a part panics, after the others are done.
     pub fn each(&self, parts: usize, work: &Work) {
+        self.each_while(parts, work, &|| {});
+    }
+
+    /// The same; `meanwhile` is called again and again by the caller while it waits for the others' last parts. It may use the team.
+    ///
+    /// # Panics
+    /// As `each`.
+    pub fn each_while(&self, parts: usize, work: &Work, meanwhile: &dyn Fn()) {
         match &self.pool {
-            Some(pool) if parts > 1 => pool.each(parts, work),
+            Some(pool) if parts > 1 => pool.each(parts, work, meanwhile),
             _ => (0..parts).for_each(work),
         }
     }
@@ -104,6 +112,17 @@ impl Shared {
         }
     }
 
+    /// Until no thread is in the round any more.
+    fn wait_for_all(&self, meanwhile: &dyn Fn()) {
+        let mut spins = 0;
+        while self.busy.load(Ordering::Acquire) != 0 {
+            meanwhile();
+            spins += 1;
+            // Where threads share a core, the one waited for may need this one's turn.
+            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+
     fn wait(&self, index: usize, seen: usize) {
         let mut spins = 0;
         while self.round.load(Ordering::Acquire) == seen {
@@ -143,7 +162,7 @@ impl Pool {
         Self { shared, threads, turn: Mutex::new(()) }
     }
 
-    fn each(&self, parts: usize, work: &Work) {
+    fn each(&self, parts: usize, work: &Work, meanwhile: &dyn Fn()) {
         let _turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
@@ -165,11 +184,11 @@ impl Pool {
             }
         }
         shared.take(work);
-        let mut spins = 0;
-        while shared.busy.load(Ordering::Acquire) != 0 {
-            spins += 1;
-            // Where threads share a core, the one waited for may need this one's turn.
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        // The work must not be left before all threads have: `meanwhile` may panic.
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.wait_for_all(meanwhile)));
+        if let Err(panic) = waited {
+            shared.wait_for_all(&|| {});
+            std::panic::resume_unwind(panic);
         }
         assert!(!shared.failed.load(Ordering::Relaxed), "a part of a computation panicked");
     }
@@ -215,6 +234,43 @@ mod tests {
             sum.fetch_add(part, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 28);
+    }
+
+    #[test]
+    fn a_caller_that_waits_may_use_the_team_and_may_panic() {
+        let team = Team::of(3);
+        let (calls, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let caller = std::thread::current().id();
+        // The others hold their parts until the caller has come to wait.
+        let slow = |_| {
+            while std::thread::current().id() != caller && calls.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+        };
+        for _ in 0..5 {
+            calls.store(0, Ordering::Relaxed);
+            team.each_while(9, &slow, &|| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                team.each(5, &|part| {
+                    sum.fetch_add(part, Ordering::Relaxed);
+                });
+            });
+        }
+        assert_eq!(sum.into_inner() % 10, 0);
+        calls.store(0, Ordering::Relaxed);
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            team.each_while(9, &slow, &|| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                panic!("told to");
+            })
+        }));
+        let after = AtomicUsize::new(0);
+        team.each(8, &|_| {
+            after.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(after.into_inner(), 8);
+        // Whether the caller had to wait at all is up to the machine.
+        assert_eq!(told.is_err(), calls.load(Ordering::Relaxed) > 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/v1/inference/batch`: submit a job, list jobs, see one, cancel one.
 
 use super::results;
+use crate::api::asked::{self, Call, Id, Parameters};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::{Key, MODELS_USE};
@@ -10,15 +11,10 @@ use crate::wire::batch::{JobItem, JobUsage, RequestCounts, SubmitRequest};
 use crate::wire::envelope::{PageQuery, native_list, native_ok};
 use crate::wire::schema::{JobBody, Page, Success};
 use axum::Extension;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request};
-use axum::http::HeaderMap;
+use axum::extract::Request;
 use axum::response::Response;
 use jiff::Timestamp;
 use std::sync::Arc;
-
-type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
-pub(in crate::api) type Id = Result<Path<String>, PathRejection>;
 
 /// Every state there is, for the listing's filter.
 const STATES: [&str; 8] = ["validating", "in_progress", "finalizing", "cancelling", "completed", "failed", "expired", "cancelled"];
@@ -29,16 +25,20 @@ const STATES: [&str; 8] = ["validating", "in_progress", "finalizing", "cancellin
 pub(in crate::api) async fn submit(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
     let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE)).await?;
     let base = results::base(&api, request.headers());
-    let body::Held { bytes, hold } = body::read(&api, request).await?;
+    // The lines of a submission are held until they are in the store.
+    let body::Held { bytes, hold: _hold } = body::read(&api, request).await?;
     let asked = SubmitRequest::parse(&bytes, api.books.jobs.options().max_inline_bytes)?;
-    drop((bytes, hold));
+    drop(bytes);
+    let owner = owner(key.as_deref());
+    let source = api.inputs.bring(&api, &owner, asked.source, seen.arrived + api.options.deadline).await?;
     let new = NewJob {
         dialect: "native",
-        owner: owner(key.as_deref()),
-        source: asked.source,
+        owner,
+        source,
         endpoint: String::new(),
         window: asked.window,
         metadata: asked.metadata.map(|metadata| serde_json::Value::Object(metadata).to_string()),
+        keep: None,
     };
     let job = api.books.jobs.submit(new, &auth::actor(key.as_ref())).await?;
     Ok(reply::json(native_ok(&item(&api, &job, &base), &seen.id)))
@@ -50,48 +50,40 @@ pub(in crate::api) async fn submit(api: Shared, Extension(seen): Extension<Seen>
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ("status" = Option<String>, Query, description = "Only jobs in this state"),
 ), responses((status = 200, description = "The caller's jobs", body = Page<JobItem>)))]
-pub(in crate::api) async fn list(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    parameters: Parameters,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
-    let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
-    let page = PageQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    let status = parameters.iter().rfind(|(name, _)| name == "status").map_or("", |(_, value)| value);
+pub(in crate::api) async fn list(call: Call, parameters: Parameters) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
+    let asked = parameters.read()?;
+    let page = PageQuery::parse(asked.pairs())?;
+    let status = asked.last("status").unwrap_or_default();
     if !status.is_empty() && !STATES.contains(&status) {
         return Err(Fault::field("status", format!("must be one of {}", STATES.join(", "))));
     }
     let (tenant, user) = who(key.as_ref());
-    let mut jobs = api.books.jobs.list(tenant, user, status, page.after.as_deref(), page.limit + 1).await?;
-    let more = jobs.len() > page.limit;
-    jobs.truncate(page.limit);
-    let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
-    let base = results::base(&api, &headers);
-    let items: Vec<_> = jobs.iter().map(|job| item(&api, job, &base)).collect();
-    Ok(reply::json(native_list(&items, next.as_deref(), &seen.id)))
+    let jobs = call.api.books.jobs.list(tenant, user, status, page.after.as_deref(), page.limit + 1).await?;
+    let (jobs, next) = asked::page(jobs, page.limit, |job| job.id.clone());
+    let base = results::base(&call.api, &call.headers);
+    let items: Vec<_> = jobs.iter().map(|job| item(&call.api, job, &base)).collect();
+    Ok(reply::json(native_list(&items, next.as_deref(), &call.seen.id)))
 }
 
 /// One job.
 #[utoipa::path(get, path = "/v1/inference/batch/{id}", tag = "Batch jobs", operation_id = "get_batch", params(("id" = String, Path)),
     responses((status = 200, description = "The job", body = Success<JobItem>)))]
-pub(in crate::api) async fn status(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
+pub(in crate::api) async fn status(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
-    let job = api.books.jobs.get(&id.map(|Path(id)| id).unwrap_or_default(), tenant, user).await?;
-    Ok(reply::json(native_ok(&item(&api, &job, &results::base(&api, &headers)), &seen.id)))
+    let job = call.api.books.jobs.get(&id, tenant, user).await?;
+    Ok(reply::json(native_ok(&item(&call.api, &job, &results::base(&call.api, &call.headers)), &call.seen.id)))
 }
 
 /// Asks a job to end.
 #[utoipa::path(post, path = "/v1/inference/batch/{id}/cancel", tag = "Batch jobs", operation_id = "cancel_batch", params(("id" = String, Path)),
     responses((status = 200, description = "The job", body = Success<JobItem>)))]
-pub(in crate::api) async fn cancel(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
+pub(in crate::api) async fn cancel(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    let job = api.books.jobs.cancel(&id, tenant, user, &auth::actor(key.as_ref())).await?;
-    Ok(reply::json(native_ok(&item(&api, &job, &results::base(&api, &headers)), &seen.id)))
+    let job = call.api.books.jobs.cancel(&id, tenant, user, &auth::actor(key.as_ref())).await?;
+    Ok(reply::json(native_ok(&item(&call.api, &job, &results::base(&call.api, &call.headers)), &call.seen.id)))
 }
 
 /// Tenant and user of the caller.

@@ -70,6 +70,10 @@ pub(in crate::api) async fn answer(api: Shared, seen: Seen, request: Request, fo
     account(&found.slug, key.as_ref().map_or(auth::DEFAULT, |key| &key.tenant), &embedded);
     let tokens = embedded.items.iter().map(|item| item.tokens).sum();
     api.books.usage.note(key.as_deref(), &found.slug, Used { texts: embedded.items.len(), tokens, took: seen.arrived.elapsed() });
+    // What was revoked while it was computed is not given out.
+    if key.as_ref().is_some_and(|key| !api.books.access.holds(key)) {
+        return Err(Fault::AuthInvalid);
+    }
     let (timing, space) = (embedded.timing, HeaderValue::from_str(&embedded.space).ok());
     let body = write(embedded, encoding, model, seen.id, form.write).await?;
     let mut response = reply::json(body);

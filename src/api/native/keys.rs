@@ -1,7 +1,8 @@
 //! `GET` and `POST /v1/api-keys`, `DELETE /v1/api-keys/{id}`, `GET /v1/me`: keys over HTTP, each within its own tenant.
 
+use crate::api::asked::{self, Call, Id, Parameters};
 use crate::api::observe::Seen;
-use crate::api::{Shared, auth, body, reply};
+use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::{API_KEYS_MANAGE, Key, MODELS_LIST, MODELS_USE, Origin};
 use crate::service::keybook::NewKey;
 use crate::wire::Fault;
@@ -9,37 +10,27 @@ use crate::wire::envelope::{PageQuery, native_list, native_ok};
 use crate::wire::keys::{KeyDeleted, KeyItem, KeyRequest, Me};
 use crate::wire::schema::{KeyBody, Page, Success};
 use axum::Extension;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request};
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use jiff::Timestamp;
 use std::sync::Arc;
-
-type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// The keys of the caller's tenant, in order of their ids.
 #[utoipa::path(get, path = "/v1/api-keys", tag = "Keys", operation_id = "list_keys", params(
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page; 100 if absent"),
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
 ), responses((status = 200, description = "The keys", body = Page<KeyItem>)))]
-pub(in crate::api) async fn list(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    parameters: Parameters,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let key = manager(&api, &seen, &headers).await?;
-    let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
-    let page = PageQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    let mut keys = api.books.keys.list(Some(&key.tenant));
+pub(in crate::api) async fn list(call: Call, parameters: Parameters) -> Result<Response, Fault> {
+    let key = manager(&call.api, &call.seen, &call.headers).await?;
+    let asked = parameters.read()?;
+    let page = PageQuery::parse(asked.pairs())?;
+    let mut keys = call.api.books.keys.list(Some(&key.tenant));
     keys.sort_by(|a, b| a.id.cmp(&b.id));
     keys.retain(|key| page.after.as_ref().is_none_or(|after| key.id > *after));
-    let more = keys.len() > page.limit;
-    keys.truncate(page.limit);
-    let next = keys.last().filter(|_| more).map(|key| key.id.clone());
+    let (keys, next) = asked::page(keys, page.limit, |key| key.id.clone());
     let items: Vec<_> = keys.iter().map(|key| item(key, None)).collect();
-    Ok(reply::json(native_list(&items, next.as_deref(), &seen.id)))
+    Ok(reply::json(native_list(&items, next.as_deref(), &call.seen.id)))
 }
 
 /// Makes a key; its text is in this answer and nowhere else.
@@ -68,22 +59,16 @@ pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>
 /// Revokes a key.
 #[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "Keys", operation_id = "delete_key", params(("id" = String, Path)),
     responses((status = 200, description = "It is refused from now on", body = Success<KeyDeleted>)))]
-pub(in crate::api) async fn delete(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let key = manager(&api, &seen, &headers).await?;
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    api.books.keys.revoke(&id, Some(&key.tenant), &auth::actor(Some(&key))).await?;
-    Ok(reply::json(native_ok(&KeyDeleted { id: &id, deleted: true }, &seen.id)))
+pub(in crate::api) async fn delete(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let key = manager(&call.api, &call.seen, &call.headers).await?;
+    call.api.books.keys.revoke(&id, Some(&key.tenant), &auth::actor(Some(&key))).await?;
+    Ok(reply::json(native_ok(&KeyDeleted { id: &id, deleted: true }, &call.seen.id)))
 }
 
 /// Who the caller is and what it may do.
 #[utoipa::path(get, path = "/v1/me", tag = "Keys", operation_id = "me", responses((status = 200, description = "The caller", body = Success<Me>)))]
-pub(in crate::api) async fn me(api: Shared, Extension(seen): Extension<Seen>, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, None).await?;
+pub(in crate::api) async fn me(call: Call) -> Result<Response, Fault> {
+    let key = call.enter(None).await?;
     let me = match &key {
         Some(key) => Me {
             id: key.user.clone(),
@@ -102,11 +87,11 @@ pub(in crate::api) async fn me(api: Shared, Extension(seen): Extension<Seen>, he
             api_key: None,
         },
     };
-    Ok(reply::json(native_ok(&me, &seen.id)))
+    Ok(reply::json(native_ok(&me, &call.seen.id)))
 }
 
 /// The caller's key, which must be one that manages keys. A server that asks for none has none to manage.
-async fn manager(api: &Shared, seen: &Seen, headers: &HeaderMap) -> Result<Arc<Key>, Fault> {
+async fn manager(api: &Api, seen: &Seen, headers: &HeaderMap) -> Result<Arc<Key>, Fault> {
     let none = Fault::Conflict { message: "This server asks for no keys; its operator makes the first one with `vecmill keys create`".into() };
     auth::enter(api, seen, headers, Some(API_KEYS_MANAGE)).await?.ok_or(none)
 }

@@ -1,78 +1,66 @@
 //! The results of a job, read with a key or through a signed link: clients fetch such links as they fetch pre-signed ones, without a header.
 
-use super::batch::{Id, who};
-use crate::api::observe::Seen;
-use crate::api::{Api, Shared, auth};
+use super::batch::who;
+use crate::api::asked::{Call, Id, Parameters};
+use crate::api::{Api, auth};
 use crate::service::access::MODELS_USE;
 use crate::service::jobs::JobRow;
 use crate::wire::Fault;
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures_util::stream::try_unfold;
 use jiff::Timestamp;
-
-type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+use utoipa::IntoParams;
 
 /// How long a link is good: every look at the job gives a new one.
 const LINK_S: i64 = 24 * 3600;
 
 /// The lines that were answered with vectors.
 #[utoipa::path(get, path = "/v1/inference/batch/{id}/output", tag = "Batch jobs", operation_id = "batch_output", params(
-    ("id" = String, Path),
-    ("expires" = Option<String>, Query, description = "Of a signed link, which needs no key"),
-    ("signature" = Option<String>, Query, description = "Of a signed link, which needs no key"),
+    ("id" = String, Path), Link,
 ), responses((status = 200, description = "JSON lines", body = String, content_type = "application/jsonl")))]
-pub(in crate::api) async fn output(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    id: Id,
-    parameters: Parameters,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let job = find(&api, &seen, id, parameters, (&headers, "output")).await?;
-    send(&api, &job, &job.output_file_id, job.output_bytes).await
+pub(in crate::api) async fn output(call: Call, Id(id): Id, link: Parameters) -> Result<Response, Fault> {
+    let job = find(&call, (&id, "output"), link).await?;
+    stream(&call.api, &job.output_file_id, job.output_bytes).await
 }
 
 /// The lines that were not.
 #[utoipa::path(get, path = "/v1/inference/batch/{id}/errors", tag = "Batch jobs", operation_id = "batch_errors", params(
-    ("id" = String, Path),
-    ("expires" = Option<String>, Query, description = "Of a signed link, which needs no key"),
-    ("signature" = Option<String>, Query, description = "Of a signed link, which needs no key"),
+    ("id" = String, Path), Link,
 ), responses((status = 200, description = "JSON lines", body = String, content_type = "application/jsonl")))]
-pub(in crate::api) async fn errors(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    id: Id,
-    parameters: Parameters,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let job = find(&api, &seen, id, parameters, (&headers, "errors")).await?;
-    send(&api, &job, &job.error_file_id, job.error_bytes).await
+pub(in crate::api) async fn errors(call: Call, Id(id): Id, link: Parameters) -> Result<Response, Fault> {
+    let job = find(&call, (&id, "errors"), link).await?;
+    stream(&call.api, &job.error_file_id, job.error_bytes).await
 }
 
-/// The job that a signed link or a key gives the right to read.
-async fn find(api: &Api, seen: &Seen, id: Id, parameters: Parameters, (headers, name): (&HeaderMap, &str)) -> Result<JobRow, Fault> {
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    let parameters = parameters.map(|Query(parameters)| parameters).unwrap_or_default();
-    let parameter = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    if let (Some(until), Some(signature)) = (parameter("expires"), parameter("signature")) {
-        let good = until.parse().is_ok_and(|until| api.books.jobs.signed(&path(&id, name), until, signature));
-        return if good { api.books.jobs.get_signed(&id).await } else { Err(Fault::AuthInvalid) };
-    }
-    let key = auth::enter(api, seen, headers, Some(MODELS_USE)).await?;
-    let (tenant, user) = who(key.as_ref());
-    api.books.jobs.get(&id, tenant, user).await
+/// What a signed link brings instead of a key.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "only the description of the type is used")]
+struct Link {
+    /// Of a signed link, which needs no key.
+    expires: Option<String>,
+    /// Of a signed link, which needs no key.
+    signature: Option<String>,
 }
 
-async fn send(api: &Api, job: &JobRow, file: &str, bytes: i64) -> Result<Response, Fault> {
-    if job.times.ended_ms.is_none() {
-        return Err(Fault::NotFound { message: "The batch job has not ended yet".into() });
-    }
-    stream(api, file, bytes).await
+/// The job that a signed link or a key gives the right to read, once it has ended.
+async fn find(call: &Call, (id, name): (&str, &str), link: Parameters) -> Result<JobRow, Fault> {
+    let jobs = &call.api.books.jobs;
+    let link = link.read().ok();
+    let part = |wanted: &str| link.as_ref().and_then(|link| link.last(wanted));
+    let job = if let (Some(until), Some(signature)) = (part("expires"), part("signature")) {
+        if !until.parse().is_ok_and(|until| jobs.signed(&path(id, name), until, signature)) {
+            return Err(auth::refuse(&call.api, &call.seen, Fault::AuthInvalid));
+        }
+        jobs.get_signed(id).await?
+    } else {
+        let key = call.enter(Some(MODELS_USE)).await?;
+        let (tenant, user) = who(key.as_ref());
+        jobs.get(id, tenant, user).await?
+    };
+    job.times.ended_ms.map(|_| job).ok_or(Fault::NotFound { message: "The batch job has not ended yet".into() })
 }
 
 /// A file of `bytes` bytes, read as the client takes it.

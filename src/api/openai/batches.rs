@@ -1,7 +1,7 @@
 //! `/batches`: the same jobs as `/v1/inference/batch`, in OpenAI's forms.
 
-use super::files::Parameters;
-use crate::api::native::batch::{Id, owner, who};
+use crate::api::asked::{Call, Id, Parameters};
+use crate::api::native::batch::{owner, who};
 use crate::api::observe::Seen;
 use crate::api::{Shared, auth, body, reply};
 use crate::service::access::MODELS_USE;
@@ -11,9 +11,9 @@ use crate::wire::batch::{RequestCounts, Source};
 use crate::wire::files::{BatchObject, BatchRequest, Cached, ENDPOINTS, Errors, Listing, ListingQuery, Reasoning, Usage, listing, to_json};
 use crate::wire::schema::BatchBody;
 use axum::Extension;
-use axum::extract::{Path, Query, Request};
-use axum::http::HeaderMap;
+use axum::extract::Request;
 use axum::response::Response;
+use std::time::Duration;
 
 /// Batches in a listing, by default and at most.
 const DEFAULT_LIMIT: usize = 20;
@@ -33,6 +33,7 @@ pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>
         endpoint: asked.endpoint,
         window: asked.window,
         metadata: asked.metadata.map(|metadata| serde_json::Value::Object(metadata).to_string()),
+        keep: asked.keep_s.map(|seconds| Duration::from_secs(u64::from(seconds))),
     };
     let job = api.books.jobs.submit(new, &auth::actor(key.as_ref())).await?;
     Ok(reply::json(to_json(&object(&job))))
@@ -44,38 +45,32 @@ pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>
     ("after" = Option<String>, Query, description = "The last id of the page before"),
 ),
     responses((status = 200, description = "The caller's batches", body = Listing<BatchObject>)))]
-pub(in crate::api) async fn list(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    parameters: Parameters,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
-    let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
-    let query = ListingQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())), DEFAULT_LIMIT, MAX_LIMIT)?;
+pub(in crate::api) async fn list(call: Call, parameters: Parameters) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
+    let asked = parameters.read()?;
+    let query = ListingQuery::parse(asked.pairs(), DEFAULT_LIMIT, MAX_LIMIT)?;
     let (tenant, user) = who(key.as_ref());
-    let jobs = api.books.jobs.list(tenant, user, "", query.after.as_deref(), query.limit + 1).await?;
+    let jobs = call.api.books.jobs.list(tenant, user, "", query.after.as_deref(), query.limit + 1).await?;
     Ok(reply::json(listing(jobs.iter().map(object).collect(), query.limit, |batch: &BatchObject| batch.id.clone())))
 }
 
 /// One batch.
 #[utoipa::path(get, path = "/oai/v1/batches/{id}", tag = "OpenAI", operation_id = "openai_get_batch", params(("id" = String, Path)),
     responses((status = 200, description = "The batch", body = BatchObject)))]
-pub(in crate::api) async fn retrieve(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
+pub(in crate::api) async fn retrieve(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
-    let job = api.books.jobs.get(&id.map(|Path(id)| id).unwrap_or_default(), tenant, user).await?;
+    let job = call.api.books.jobs.get(&id, tenant, user).await?;
     Ok(reply::json(to_json(&object(&job))))
 }
 
 /// Asks a batch to end.
 #[utoipa::path(post, path = "/oai/v1/batches/{id}/cancel", tag = "OpenAI", operation_id = "openai_cancel_batch", params(("id" = String, Path)),
     responses((status = 200, description = "The batch", body = BatchObject)))]
-pub(in crate::api) async fn cancel(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
+pub(in crate::api) async fn cancel(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    let job = api.books.jobs.cancel(&id, tenant, user, &auth::actor(key.as_ref())).await?;
+    let job = call.api.books.jobs.cancel(&id, tenant, user, &auth::actor(key.as_ref())).await?;
     Ok(reply::json(to_json(&object(&job))))
 }
 

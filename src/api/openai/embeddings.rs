@@ -4,7 +4,7 @@ use crate::api::native::embed::{Form, answer, embeds_empty, limits};
 use crate::api::observe::Seen;
 use crate::api::{Api, Embedder, Shared};
 use crate::service::cl100k;
-use crate::wire::request::{self, Limits, TokenArrays};
+use crate::wire::request::{self, Body, Limits, TokenArrays};
 use crate::wire::response::openai_embeddings;
 use crate::wire::schema::{EmbeddingList, OpenAiEmbedBody};
 use crate::wire::{EmbedRequest, Fault};
@@ -22,11 +22,11 @@ pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>
 }
 
 fn parse(body: &[u8], api: &Api) -> Result<EmbedRequest, Fault> {
-    read(body, limits(api), api.options.max_token_ids, &*api.embedder)
+    read(body.into(), limits(api), api.options.max_token_ids, &*api.embedder)
 }
 
 /// Reads a request body of this layer, with at most `max_ids` token ids.
-pub(in crate::api) fn read(body: &[u8], limits: Limits, max_ids: usize, embedder: &dyn Embedder) -> Result<EmbedRequest, Fault> {
+pub(in crate::api) fn read(body: Body, limits: Limits, max_ids: usize, embedder: &dyn Embedder) -> Result<EmbedRequest, Fault> {
     let arrays = TokenArrays { max_ids, decode: &cl100k::decode };
     request::parse_openai(body, limits, arrays, |model| embeds_empty(embedder, model))
 }

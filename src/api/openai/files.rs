@@ -1,64 +1,61 @@
 //! `/files`: uploads streamed into the store, and everything that is kept read back piece by piece.
 
+use crate::api::asked::{Call, Id, Parameters};
 use crate::api::connection::Connection;
-use crate::api::native::batch::{Id, owner, who};
+use crate::api::native::batch::{owner, who};
 use crate::api::native::results::stream;
 use crate::api::observe::Seen;
-use crate::api::{Api, Shared, auth, reply};
+use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::MODELS_USE;
 use crate::service::jobs::{FileQuery, FileRow, Upload};
 use crate::wire::Fault;
-use crate::wire::files::{FileDeleted, FileObject, Listing, ListingQuery, PURPOSES, listing, to_json};
+use crate::wire::files::{ANCHOR, EXPIRES_S, FileDeleted, FileObject, Listing, ListingQuery, PURPOSES, listing, to_json};
 use crate::wire::schema::{FileForm, Order};
 use axum::Extension;
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequest, Multipart, Path, Query, Request};
-use axum::http::HeaderMap;
+use axum::extract::{FromRequest, Multipart, Request};
 use axum::response::Response;
 use std::future::Future;
 use std::time::Duration;
 
-pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
-
 /// Files in a listing, by default and at most.
 const MAX_LIMIT: usize = 10_000;
-/// What `expires_after[seconds]` may be.
-const EXPIRES_S: std::ops::RangeInclusive<u32> = 3600..=2_592_000;
 /// Characters of a form's short fields.
 const MAX_FIELD: usize = 200;
+/// Fields of a form.
+const MAX_FIELDS: usize = 32;
+/// Bytes of fields that nobody reads.
+const MAX_DROPPED: usize = 64 << 10;
 
 /// Takes a file in.
 #[utoipa::path(post, path = "/oai/v1/files", tag = "OpenAI", operation_id = "openai_create_file", request_body(content = FileForm, content_type = "multipart/form-data"),
     responses((status = 200, description = "The file", body = FileObject)))]
 pub(in crate::api) async fn create(api: Shared, Extension(seen): Extension<Seen>, request: Request) -> Result<Response, Fault> {
     let key = auth::enter(&api, &seen, request.headers(), Some(MODELS_USE)).await?;
+    body::refuse_encodings(request.headers())?;
     let connection = request.extensions().get::<Connection>().cloned();
     let form =
         Multipart::from_request(request, &()).await.map_err(|_| Fault::field("body", "must be a multipart form with the fields file and purpose"))?;
     let mut upload = api.books.jobs.upload(&owner(key.as_deref()), String::new(), PURPOSES[0]).await?;
-    match read(&api, form, &mut upload).await {
-        Ok(()) => {
-            let file = upload.finish(&auth::actor(key.as_ref())).await?;
-            connection.iter().for_each(Connection::body_was_read);
-            Ok(reply::json(to_json(&object(&file))))
-        }
-        Err(fault) => {
-            upload.discard().await;
-            Err(fault)
-        }
-    }
+    read(&api, form, &mut upload).await?;
+    let file = upload.finish(&auth::actor(key.as_ref())).await?;
+    connection.iter().for_each(Connection::body_was_read);
+    Ok(reply::json(to_json(&object(&file))))
 }
 
 /// The form's fields; the file goes where it belongs as it comes.
-async fn read(api: &Api, mut form: Multipart, upload: &mut Upload<'_>) -> Result<(), Fault> {
-    let (mut purpose, mut has_file) = (None, false);
+async fn read(api: &Api, mut form: Multipart, upload: &mut Upload) -> Result<(), Fault> {
+    let (mut purpose, mut has_file, mut fields, mut dropped) = (None, false, 0, 0);
     let idle = api.options.body_timeout;
     while let Some(mut field) = in_time(idle, form.next_field()).await? {
+        fields += 1;
+        if fields > MAX_FIELDS {
+            return Err(Fault::field("body", format!("has more than {MAX_FIELDS} fields")));
+        }
         match field.name().unwrap_or_default() {
             "file" if !has_file => {
                 has_file = true;
-                upload.name(field.file_name().unwrap_or("file").chars().take(MAX_FIELD).collect());
+                upload.name(field.file_name().unwrap_or("file").chars().filter(|c| !c.is_control()).take(MAX_FIELD).collect());
                 while let Some(bytes) = in_time(idle, field.chunk()).await? {
                     upload.push(&bytes).await?;
                 }
@@ -70,7 +67,19 @@ async fn read(api: &Api, mut form: Multipart, upload: &mut Upload<'_>) -> Result
                 let range = || format!("must be a whole number from {} to {}", EXPIRES_S.start(), EXPIRES_S.end());
                 upload.expires_after(Duration::from_secs(u64::from(seconds.ok_or_else(|| Fault::field("expires_after", range()))?)));
             }
-            _ => while in_time(idle, field.chunk()).await?.is_some() {},
+            "expires_after[anchor]" => {
+                if short(idle, field).await? != ANCHOR {
+                    return Err(Fault::field("expires_after", format!("anchor must be {ANCHOR}")));
+                }
+            }
+            _ => {
+                while let Some(bytes) = in_time(idle, field.chunk()).await? {
+                    dropped += bytes.len();
+                    if dropped > MAX_DROPPED {
+                        return Err(Fault::field("body", format!("has more than {MAX_DROPPED} bytes in fields that are not known")));
+                    }
+                }
+            }
         }
     }
     if !has_file {
@@ -113,52 +122,45 @@ async fn in_time<T>(idle: Duration, piece: impl Future<Output = Result<T, Multip
     ("purpose" = Option<String>, Query, description = "Only files for this"),
 ),
     responses((status = 200, description = "The caller's files", body = Listing<FileObject>)))]
-pub(in crate::api) async fn list(
-    api: Shared,
-    Extension(seen): Extension<Seen>,
-    parameters: Parameters,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
-    let Query(parameters) = parameters.map_err(|_| Fault::field("query", "is not a query string"))?;
-    let query = ListingQuery::parse(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())), MAX_LIMIT, MAX_LIMIT)?;
+pub(in crate::api) async fn list(call: Call, parameters: Parameters) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
+    let query = ListingQuery::parse(parameters.read()?.pairs(), MAX_LIMIT, MAX_LIMIT)?;
     let (tenant, user) = who(key.as_ref());
     let ListingQuery { limit, after, oldest_first, purpose } = query;
     let query = FileQuery { tenant: tenant.to_owned(), user: user.to_owned(), purpose, after, oldest_first, limit: limit + 1 };
-    let files = api.books.jobs.files(&query).await?.iter().map(object).collect();
+    let files = call.api.books.jobs.files(&query).await?.iter().map(object).collect();
     Ok(reply::json(listing(files, limit, |file: &FileObject| file.id.clone())))
 }
 
 /// One file, without its content.
 #[utoipa::path(get, path = "/oai/v1/files/{id}", tag = "OpenAI", operation_id = "openai_get_file", params(("id" = String, Path)),
     responses((status = 200, description = "The file", body = FileObject)))]
-pub(in crate::api) async fn retrieve(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    Ok(reply::json(to_json(&object(&find(&api, &seen, id, &headers).await?))))
+pub(in crate::api) async fn retrieve(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    Ok(reply::json(to_json(&object(&find(&call, &id).await?))))
 }
 
 /// The content of a file.
 #[utoipa::path(get, path = "/oai/v1/files/{id}/content", tag = "OpenAI", operation_id = "openai_get_file_content", params(("id" = String, Path)),
     responses((status = 200, description = "The bytes of the file", body = String, content_type = "application/jsonl")))]
-pub(in crate::api) async fn content(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let file = find(&api, &seen, id, &headers).await?;
-    stream(&api, &file.id, file.bytes).await
+pub(in crate::api) async fn content(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let file = find(&call, &id).await?;
+    stream(&call.api, &file.id, file.bytes).await
 }
 
 /// Removes a file.
 #[utoipa::path(delete, path = "/oai/v1/files/{id}", tag = "OpenAI", operation_id = "openai_delete_file", params(("id" = String, Path)),
     responses((status = 200, description = "The file is gone", body = FileDeleted)))]
-pub(in crate::api) async fn delete(api: Shared, Extension(seen): Extension<Seen>, id: Id, headers: HeaderMap) -> Result<Response, Fault> {
-    let key = auth::enter(&api, &seen, &headers, Some(MODELS_USE)).await?;
+pub(in crate::api) async fn delete(call: Call, Id(id): Id) -> Result<Response, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    api.books.jobs.delete_file(&id, tenant, user, &auth::actor(key.as_ref())).await?;
+    call.api.books.jobs.delete_file(&id, tenant, user, &auth::actor(key.as_ref())).await?;
     Ok(reply::json(to_json(&FileDeleted { id: &id, object: "file", deleted: true })))
 }
 
-async fn find(api: &Api, seen: &Seen, id: Id, headers: &HeaderMap) -> Result<FileRow, Fault> {
-    let key = auth::enter(api, seen, headers, Some(MODELS_USE)).await?;
+async fn find(call: &Call, id: &str) -> Result<FileRow, Fault> {
+    let key = call.enter(Some(MODELS_USE)).await?;
     let (tenant, user) = who(key.as_ref());
-    api.books.jobs.file(&id.map(|Path(id)| id).unwrap_or_default(), tenant, user).await
+    call.api.books.jobs.file(id, tenant, user).await
 }
 
 fn object(file: &FileRow) -> FileObject {

@@ -1,6 +1,5 @@
-//! Gets the vectors of some lines from the service, and finds out which of them are to blame when it refuses.
+//! Gets the vectors of some texts from the service, and finds out which of them are to blame when it refuses.
 
-use super::read::Line;
 use crate::service::{Embedded, ItemTokens};
 use crate::wire::{Detail, Fault};
 use std::time::Duration;
@@ -16,38 +15,36 @@ pub struct Row {
     pub tokens: ItemTokens,
 }
 
-/// What a fault means for the lines that met it.
+/// What a fault means for the texts that met it.
 enum Blame {
     /// One of the texts cannot be embedded; alone it would tell which.
     Texts(String),
     /// The queue is full; it will not be for ever.
     Wait(Duration),
-    /// No line will fare better.
+    /// No text will fare better.
     All(String),
 }
 
-/// A vector or a reason for each line, in order.
+/// A vector or a reason for each text, in order.
 ///
 /// # Errors
-/// The reason, if it holds for every line.
-pub async fn ask<F, Fut>(lines: &[Line], embed: &F) -> Result<Vec<Result<Row, String>>, String>
+/// The reason, if it holds for every text.
+pub async fn ask<F, Fut>(texts: &[String], embed: &F) -> Result<Vec<Result<Row, String>>, String>
 where
     F: Fn(Vec<String>) -> Fut,
     Fut: Future<Output = Result<Embedded, Fault>>,
 {
-    let mut rows: Vec<Option<Result<Row, String>>> = lines.iter().map(|line| line.text.as_ref().err().map(|reason| Err(reason.clone()))).collect();
-    let readable: Vec<usize> = (0..lines.len()).filter(|&i| rows[i].is_none()).collect();
+    let mut rows: Vec<Option<Result<Row, String>>> = texts.iter().map(|_| None).collect();
     let mut waits = 0;
     // Halving finds one bad text among n with about 2 log n requests.
-    let mut todo = vec![readable.as_slice()];
+    let mut todo = Vec::from_iter(std::iter::once(0..texts.len()));
     while let Some(part) = todo.pop() {
         if part.is_empty() {
             continue;
         }
-        let texts = part.iter().filter_map(|&i| lines[i].text.clone().ok()).collect();
-        let fault = match embed(texts).await {
+        let fault = match embed(texts[part.clone()].to_vec()).await {
             Ok(embedded) => {
-                fill(&mut rows, part, &embedded)?;
+                fill(&mut rows[part], &embedded)?;
                 continue;
             }
             Err(fault) => fault,
@@ -59,25 +56,25 @@ where
                 tokio::time::sleep(time).await;
                 todo.push(part);
             }
-            Blame::Wait(_) if part.len() == 1 => rows[part[0]] = Some(Err("the queue stayed full".to_owned())),
-            Blame::Texts(reason) if part.len() == 1 => rows[part[0]] = Some(Err(reason)),
+            Blame::Wait(_) if part.len() == 1 => rows[part.start] = Some(Err("the queue stayed full".to_owned())),
+            Blame::Texts(reason) if part.len() == 1 => rows[part.start] = Some(Err(reason)),
             Blame::Wait(_) | Blame::Texts(_) => {
-                let (head, tail) = part.split_at(part.len() / 2);
-                todo.extend([tail, head]);
+                let middle = part.start + part.len() / 2;
+                todo.extend([middle..part.end, part.start..middle]);
             }
         }
     }
     Ok(rows.into_iter().map(|row| row.unwrap_or_else(|| Err("no answer".to_owned()))).collect())
 }
 
-/// Puts the vectors of the lines `part` in their places.
-fn fill(rows: &mut [Option<Result<Row, String>>], part: &[usize], embedded: &Embedded) -> Result<(), String> {
+/// Puts vectors in their places.
+fn fill(rows: &mut [Option<Result<Row, String>>], embedded: &Embedded) -> Result<(), String> {
     let Embedded { vectors, dim, items, .. } = embedded;
-    if items.len() != part.len() || *dim == 0 || vectors.len() != part.len() * dim {
-        return Err(format!("{} vectors of {dim} numbers for {} texts: a defect of the service", items.len(), part.len()));
+    if items.len() != rows.len() || *dim == 0 || vectors.len() != rows.len() * dim {
+        return Err(format!("{} vectors of {dim} numbers for {} texts: a defect of the service", items.len(), rows.len()));
     }
-    for ((&i, vector), &tokens) in part.iter().zip(vectors.chunks_exact(*dim)).zip(items) {
-        rows[i] = Some(Ok(Row { vector: vector.to_vec(), tokens }));
+    for ((row, vector), &tokens) in rows.iter_mut().zip(vectors.chunks_exact(*dim)).zip(items) {
+        *row = Some(Ok(Row { vector: vector.to_vec(), tokens }));
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! `vecmill embed` with a service that is not there: what goes in, what comes out, and who is blamed.
+//! `vecmill embed` with a service that is not there: what goes in, what comes out, who is blamed, and what a second run makes of the first.
 
+use super::sink::OnError;
 use super::*;
-use crate::service::{ItemTokens, Timing};
-use crate::wire::Detail;
+use crate::service::{Embedded, ItemTokens, Timing};
+use crate::wire::{Detail, Fault};
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::io::{Cursor, Write};
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -49,30 +51,81 @@ impl Write for Shared {
     }
 }
 
-impl Shared {
-    fn lines(&self) -> Vec<Value> {
-        self.0.lock().unwrap().split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+fn json_lines(bytes: &[u8]) -> Vec<Value> {
+    bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// A folder with an input and perhaps an output.
+struct Place {
+    dir: tempfile::TempDir,
+    format: OutputFormat,
+    on_error: OnError,
+    refusals: Shared,
+}
+
+impl Place {
+    fn of(input: &[u8], format: OutputFormat, on_error: OnError) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("in.jsonl"), input).unwrap();
+        Self { dir, format, on_error, refusals: Shared::default() }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// Names in the folder besides the input.
+    fn left(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name != "in.jsonl").collect();
+        names.sort();
+        names
+    }
+
+    /// As the command does it, in small windows.
+    async fn run<F, Fut>(&self, embed_texts: F) -> anyhow::Result<Summary>
+    where
+        F: Fn(Vec<String>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Embedded, Fault>> + Send,
+    {
+        let wanted = read::Wanted { keep_columns: self.format == OutputFormat::Parquet, keep_ids: true, ..read::Wanted::default() };
+        let input = read::open(&self.dir.path().join("in.jsonl"), None, &wanted)?;
+        let heading = Heading { dim: 2, model: "m".into(), space: "s".into(), columns: input.columns, embedding_column: "embedding".into() };
+        let format = self.format.writer(heading)?;
+        let mut part = Part::open(&self.out(), false)?;
+        let Found::Begun(skip) = part.go_on(Identity::default(), &format.head())? else { return Ok(Summary::default()) };
+        let state = part.state();
+        let summary = Summary { rows: state.rows, refused: state.refused, tokens: state.tokens };
+        let (target, progress) = (Target::Part(part), Progress::hidden());
+        let sink = Sink { format, target, on_error: self.on_error, refusals: Box::new(self.refusals.clone()), progress, summary };
+        let limits = window::Limits { window_rows: 300, window_bytes: 1 << 20, chunk_texts: 64, chunk_bytes: 1 << 16 };
+        embed(input.source, skip, sink, limits, embed_texts).await
     }
 }
 
-async fn run<F, Fut>(input: impl Into<Vec<u8>>, format: InputFormat, embed: F) -> (anyhow::Result<Summary>, Vec<Value>)
+/// JSON lines out of JSON lines.
+async fn lines<F, Fut>(input: &str, embed_texts: F) -> (anyhow::Result<Summary>, Vec<Value>)
 where
     F: Fn(Vec<String>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Embedded, Fault>> + Send,
 {
-    let out = Shared::default();
-    let mut writer = JsonLines::new(out.clone());
-    let summary = pipe(Box::new(Cursor::new(input.into())), format, &mut writer, &ProgressBar::hidden(), embed).await;
-    writer.finish().unwrap();
-    (summary, out.lines())
+    let place = Place::of(input.as_bytes(), OutputFormat::Jsonl, OnError::Null);
+    let summary = place.run(embed_texts).await;
+    let out = if summary.is_ok() { json_lines(&std::fs::read(place.out()).unwrap()) } else { Vec::new() };
+    assert_eq!(place.left(), if summary.is_ok() { vec!["out"] } else { vec![] });
+    (summary, out)
+}
+
+fn many(rows: usize) -> String {
+    (0..rows).map(|row| format!("\"{}text {row}\"\n", "x".repeat(row * 7 % 50))).collect()
 }
 
 #[tokio::test]
-async fn lines_keep_their_order_over_many_chunks_that_end_out_of_order() {
-    let input: String = (0..1000).map(|i| format!("text {i}\n")).collect();
+async fn rows_keep_their_order_over_many_requests_that_end_out_of_order() {
+    let input = many(2000);
     let calls = Arc::new(AtomicUsize::new(0));
-    let (summary, out) = run(input, InputFormat::Text, move |texts: Vec<String>| {
-        // Every other call gives way a hundred times, so that later chunks overtake it.
+    let (summary, out) = lines(&input, move |texts: Vec<String>| {
+        // Every other call gives way a hundred times, so that later ones overtake it.
         let yields = calls.fetch_add(1, Ordering::Relaxed) % 2 * 100;
         async move {
             for _ in 0..yields {
@@ -82,92 +135,50 @@ async fn lines_keep_their_order_over_many_chunks_that_end_out_of_order() {
         }
     })
     .await;
-    assert_eq!(summary.unwrap(), Summary { embedded: 1000, refused: 0, tokens: out.iter().map(|l| l["tokens"].as_u64().unwrap()).sum() });
-    for (i, line) in out.iter().enumerate() {
-        let text = format!("text {i}");
-        assert_eq!(*line, json!({ "index": i, "embedding": vector(&text), "tokens": text.len() }));
+    assert_eq!(summary.unwrap(), Summary { rows: 2000, refused: 0, tokens: out.iter().map(|line| line["tokens"].as_u64().unwrap()).sum() });
+    for (row, (line, text)) in out.iter().zip(input.lines()).enumerate() {
+        let text: String = serde_json::from_str(text).unwrap();
+        assert_eq!(*line, json!({ "index": row, "embedding": vector(&text), "tokens": text.len() }));
     }
 }
 
 #[tokio::test]
-async fn a_refused_line_fails_alone() {
-    let mut input: Vec<String> = (0..200).map(|i| format!("text {i}")).collect();
+async fn a_refused_row_fails_alone() {
+    let mut input: Vec<String> = (0..200).map(|row| format!("{{\"id\": {row}, \"text\": \"text {row}\"}}")).collect();
     for bad in [0, 63, 64, 130, 199] {
-        input[bad] = format!("bad {bad}");
+        input[bad] = format!("{{\"id\": {bad}, \"text\": \"bad {bad}\"}}");
     }
-    let (summary, out) = run(input.join("\n"), InputFormat::Text, picky).await;
-    assert_eq!(summary.unwrap().refused, 5);
-    assert_eq!(out.len(), 200);
-    for (i, line) in out.iter().enumerate() {
-        let bad = input[i].starts_with("bad");
-        assert_eq!(line.get("error").is_some(), bad, "line {i}");
-        assert_eq!(line.get("embedding").is_some(), !bad, "line {i}");
-        assert_eq!(line["index"], i);
-    }
-    assert_eq!(out[63], json!({ "index": 63, "error": "refused: \"bad 63\"" }));
-}
-
-#[tokio::test]
-async fn json_lines_may_be_strings_or_objects_with_ids() {
-    let input = concat!(
-        "\u{feff}\"plain\"\r\n",
-        "\n",
-        "{\"text\": \"named\", \"id\": \"doc-7\", \"lang\": \"en\"}\n",
-        "{\"id\": 3, \"text\": \"long one\"}\n",
-        "{\"id\": 4}\n",
-        "{\"text\": 5, \"id\": [1]}\n",
-        "not json\n",
-        "42\n",
-        "\"\"\n",
-        "\"last, without a line end\""
-    );
-    let (summary, out) = run(input, InputFormat::Jsonl, picky).await;
-    assert_eq!(summary.unwrap().refused, 5);
-    let why = "not a JSON string, nor an object with a string \"text\"";
-    assert_eq!(out[0], json!({ "index": 0, "embedding": vector("plain"), "tokens": 5 }));
-    assert_eq!(out[1], json!({ "index": 1, "id": "doc-7", "embedding": vector("named"), "tokens": 5 }));
-    assert_eq!(out[2], json!({ "index": 2, "id": 3, "embedding": vector("long one"), "tokens": 8, "truncated": true, "original_tokens": 999 }));
-    assert_eq!(out[3], json!({ "index": 3, "id": 4, "error": why }));
-    assert_eq!(out[4], json!({ "index": 4, "id": [1], "error": why }));
-    assert_eq!(out[5], json!({ "index": 5, "error": why }));
+    input[7] = "\"\"".to_owned();
+    input[8] = "{\"id\": \"8\", \"text\": \"long one\"}".to_owned();
+    let (summary, out) = lines(&input.join("\n"), picky).await;
+    assert_eq!((summary.unwrap().refused, out.len()), (6, 200));
+    let errors: Vec<_> = out.iter().filter(|line| line.get("error").is_some()).map(|line| line["index"].as_u64().unwrap()).collect();
+    assert_eq!(errors, [0, 7, 63, 64, 130, 199]);
+    assert_eq!(out[63], json!({ "index": 63, "id": 63, "error": "refused: \"bad 63\"" }));
     assert_eq!(out[7], json!({ "index": 7, "error": "must not be empty" }));
-    assert_eq!(out[8]["tokens"], 24);
+    assert_eq!(out[8], json!({ "index": 8, "id": "8", "embedding": vector("long one"), "tokens": 8, "truncated": true, "original_tokens": 999 }));
 }
 
 #[tokio::test]
-async fn an_empty_line_and_bad_bytes_keep_their_place_as_refusals() {
-    let (_, out) = run(b"one\n\n\xff\xfe\ntwo\r\n".as_slice(), InputFormat::Text, picky).await;
-    assert_eq!(out.len(), 4);
-    assert_eq!(out[1], json!({ "index": 1, "error": "must not be empty" }));
-    assert!(out[2]["error"].as_str().unwrap().contains("UTF-8"));
-    assert_eq!(out[3], json!({ "index": 3, "embedding": vector("two"), "tokens": 3 }));
-}
-
-#[tokio::test]
-async fn a_line_without_end_is_refused_and_not_held() {
-    let mut input = vec![b'x'; (32 << 20) + 10];
-    input.extend_from_slice(b"\nafter");
-    let (_, out) = run(input, InputFormat::Text, picky).await;
-    assert!(out[0]["error"].as_str().unwrap().contains("33554432 bytes"), "{}", out[0]);
-    assert_eq!(out[1]["embedding"], json!(vector("after")));
-}
-
-#[tokio::test]
-async fn no_input_is_no_output() {
-    let (summary, out) = run("", InputFormat::Text, picky).await;
+async fn no_input_is_no_rows() {
+    let (summary, out) = lines("", picky).await;
     assert_eq!((summary.unwrap(), out.len()), (Summary::default(), 0));
+    for format in [OutputFormat::Npy, OutputFormat::Safetensors, OutputFormat::Parquet] {
+        let place = Place::of(b"", format, OnError::Null);
+        place.run(picky).await.unwrap();
+        assert_eq!(place.left(), ["out"], "{format:?}");
+    }
 }
 
 #[tokio::test]
-async fn a_fault_of_every_line_ends_the_run() {
+async fn a_fault_of_every_row_ends_the_run_and_leaves_nothing() {
     let faults = [
         Fault::Validation(vec![Detail::new("dimensions", "must be 384")]),
         Fault::ModelUnavailable { reason: "draining".into(), retry_after_s: None },
     ];
     for fault in faults {
-        let (summary, out) = run("a\nb", InputFormat::Text, move |_| std::future::ready(Err(fault.clone()))).await;
+        let (summary, _) = lines("\"a\"\n\"b\"", move |_| std::future::ready(Err(fault.clone()))).await;
         assert!(summary.is_err());
-        assert!(out.is_empty());
     }
 }
 
@@ -175,50 +186,121 @@ async fn a_fault_of_every_line_ends_the_run() {
 async fn a_full_queue_is_waited_for() {
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = calls.clone();
-    let (summary, _) = run("a\nb", InputFormat::Text, move |texts: Vec<String>| {
+    let (summary, _) = lines("\"a\"\n\"b\"", move |texts: Vec<String>| {
         let full = seen.fetch_add(1, Ordering::Relaxed) < 5;
         async move { if full { Err(Fault::Overloaded { retry_after_s: 0 }) } else { Ok(embedded(&texts)) } }
     })
     .await;
-    assert_eq!((summary.unwrap().embedded, calls.load(Ordering::Relaxed)), (2, 6));
+    assert_eq!((summary.unwrap().rows, calls.load(Ordering::Relaxed)), (2, 6));
 }
 
 #[tokio::test]
 async fn a_queue_that_never_empties_ends_in_refusals() {
-    let (summary, out) = run("a\nb", InputFormat::Text, |_| std::future::ready(Err(Fault::Overloaded { retry_after_s: 0 }))).await;
+    let (summary, out) = lines("\"a\"\n\"b\"", |_| std::future::ready(Err(Fault::Overloaded { retry_after_s: 0 }))).await;
     assert_eq!(summary.unwrap().refused, 2);
     assert_eq!(out[1]["error"], "the queue stayed full");
 }
 
 #[tokio::test]
-async fn npy_rows_match_lines_and_refusals_are_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, refusals) = (dir.path().join("out.npy"), Shared::default());
-    let mut writer = npy::Npy::create(&path, Box::new(refusals.clone())).unwrap();
-    let input: Vec<u8> = "bad\nbad\none\nbad\nfour\n".into();
-    let summary = pipe(Box::new(Cursor::new(input)), InputFormat::Text, &mut writer, &ProgressBar::hidden(), picky).await.unwrap();
-    assert!(!path.exists(), "an array that is not whole must not have the name asked for");
-    writer.finish().unwrap();
-    assert_eq!((summary.embedded, summary.refused), (2, 3));
+async fn a_refused_row_is_null_left_out_or_the_end() {
+    let input = "\"one\"\n\"bad\"\n\"three\"\n\"\"\n\"five\"\n";
+    for format in [OutputFormat::Jsonl, OutputFormat::Npy, OutputFormat::Parquet] {
+        let place = Place::of(input.as_bytes(), format, OnError::Skip);
+        assert_eq!(place.run(picky).await.unwrap().refused, 2);
+        let told = json_lines(&place.refusals.0.lock().unwrap());
+        assert_eq!(told, [json!({"index": 1, "error": "refused: \"bad\""}), json!({"index": 3, "error": "must not be empty"})]);
+        let without = Place::of(b"\"one\"\n\"three\"\n\"five\"\n", format, OnError::Skip);
+        without.run(picky).await.unwrap();
+        if format == OutputFormat::Jsonl {
+            // Rows keep the number that they have in the input.
+            let kept: Vec<_> = json_lines(&std::fs::read(place.out()).unwrap()).iter().map(|line| line["index"].as_u64().unwrap()).collect();
+            assert_eq!(kept, [0, 2, 4]);
+        } else {
+            assert!(std::fs::read(place.out()).unwrap() == std::fs::read(without.out()).unwrap(), "{format:?}");
+        }
+    }
+    let place = Place::of(input.as_bytes(), OutputFormat::Npy, OnError::Null);
+    assert_eq!(place.run(picky).await.unwrap().refused, 2);
+    assert_eq!(json_lines(&place.refusals.0.lock().unwrap()).len(), 2, "an array cannot hold the reason");
 
-    let bytes = std::fs::read(&path).unwrap();
-    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
-    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    assert_eq!((header + 10) % 64, 0);
-    let dict = std::str::from_utf8(&bytes[10..10 + header]).unwrap();
-    assert_eq!(dict.trim_end_matches(' ').trim_end(), "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 2), }");
-    assert!(dict.ends_with('\n'));
-    let (numbers, rest) = bytes[10 + header..].as_chunks::<4>();
-    assert!(rest.is_empty());
-    let numbers: Vec<f32> = numbers.iter().map(|four| f32::from_le_bytes(*four)).collect();
-    let expected = [[0.0; 2], [0.0; 2], vector("one"), [0.0; 2], vector("four")].concat();
-    assert_eq!(numbers, expected);
-    assert_eq!(refusals.lines().iter().map(|l| l["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 3]);
+    let mut place = Place::of(input.as_bytes(), OutputFormat::Jsonl, OnError::Fail);
+    let fault = place.run(picky).await.unwrap_err().to_string();
+    assert!(fault.contains("row 2 (index 1): refused: \"bad\""), "{fault}");
+    assert_eq!(place.left(), ["out.part", "out.part.json"]);
+    // What came before the row is kept, and another choice goes on behind it.
+    place.on_error = OnError::Null;
+    assert_eq!(place.run(picky).await.unwrap(), Summary { rows: 5, refused: 2, tokens: 12 });
+    assert_eq!(json_lines(&std::fs::read(place.out()).unwrap()).len(), 5);
+}
+
+/// A service that dies after some texts.
+fn dying(after: usize) -> impl Fn(Vec<String>) -> std::future::Ready<Result<Embedded, Fault>> + Clone + Send + Sync + 'static {
+    let seen = Arc::new(AtomicUsize::new(0));
+    move |texts| {
+        let fine = seen.fetch_add(texts.len(), Ordering::Relaxed) < after;
+        std::future::ready(if fine { Ok(embedded(&texts)) } else { Err(Fault::ModelUnavailable { reason: "gone".into(), retry_after_s: None }) })
+    }
 }
 
 #[tokio::test]
-async fn an_unfinished_npy_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(npy::Npy::create(&dir.path().join("out.npy"), Box::new(io::sink())).unwrap());
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+async fn a_run_that_was_ended_goes_on_and_ends_in_the_same_bytes() {
+    let input = many(2000);
+    for format in [OutputFormat::Jsonl, OutputFormat::Npy, OutputFormat::Safetensors, OutputFormat::Parquet] {
+        let (straight, broken) = (Place::of(input.as_bytes(), format, OnError::Null), Place::of(input.as_bytes(), format, OnError::Null));
+        let all = straight.run(picky).await.unwrap();
+        assert!(broken.run(dying(1200)).await.is_err());
+        assert_eq!(broken.left(), ["out.part", "out.part.json"]);
+        // As if it had been killed between the bytes and the word that they are there.
+        let part = broken.dir.path().join("out.part");
+        std::fs::File::options().append(true).open(&part).unwrap().write_all(b"half a row").unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let seen = calls.clone();
+        let done = broken
+            .run(move |texts: Vec<String>| {
+                seen.fetch_add(texts.len(), Ordering::Relaxed);
+                picky(texts)
+            })
+            .await;
+        assert_eq!(done.unwrap(), all);
+        assert!((1..2000).contains(&calls.load(Ordering::Relaxed)), "not all over again: {calls:?}");
+        assert_eq!(broken.left(), ["out"]);
+        assert!(std::fs::read(straight.out()).unwrap() == std::fs::read(broken.out()).unwrap(), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_input_that_changed_is_not_gone_on_with() {
+    let input = many(2000);
+    let place = Place::of(input.as_bytes(), OutputFormat::Npy, OnError::Null);
+    assert!(place.run(dying(1200)).await.is_err());
+    let changed = input.replacen("text 3", "text X", 1);
+    std::fs::write(place.dir.path().join("in.jsonl"), changed).unwrap();
+    let fault = place.run(picky).await.unwrap_err().to_string();
+    assert!(fault.contains("are not those that were embedded before") && fault.contains("--restart"), "{fault}");
+    assert_eq!(place.left(), ["out.part", "out.part.json"], "nothing is lost by asking");
+    drop(Part::open(&place.out(), true).unwrap());
+    assert!(place.left().is_empty());
+    assert_eq!(place.run(picky).await.unwrap().rows, 2000);
+}
+
+#[test]
+fn a_part_has_one_writer_and_ends_once() {
+    let place = Place::of(b"", OutputFormat::Npy, OnError::Null);
+    let heading = Heading { dim: 1, model: String::new(), space: String::new(), columns: None, embedding_column: String::new() };
+    let format = OutputFormat::Npy.writer(heading).unwrap();
+    let mut part = Part::open(&place.out(), false).unwrap();
+    assert!(Part::open(&place.out(), false).err().unwrap().to_string().contains("another process"));
+    part.go_on(Identity::default(), &format.head()).unwrap();
+    part.append(&1f32.to_le_bytes()).unwrap();
+    part.commit(|state| (state.rows, state.written_rows) = (1, 1)).unwrap();
+    let sidecar = place.dir.path().join("out.part.json");
+    part.commit(|state| state.input_ended = true).unwrap();
+    let last = std::fs::read(&sidecar).unwrap();
+    part.finish(format.as_ref()).unwrap();
+    drop(part);
+    assert_eq!(place.left(), ["out"]);
+    // Killed after the rename, before the checkpoint was removed.
+    std::fs::write(&sidecar, last).unwrap();
+    assert_eq!(Part::open(&place.out(), false).unwrap().go_on(Identity::default(), &format.head()).unwrap(), Found::Whole);
+    assert_eq!(place.left(), ["out"]);
 }

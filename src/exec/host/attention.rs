@@ -4,6 +4,7 @@ use super::Run;
 use super::layer::Put;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
+use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::attention::{Projected, Spec, attend};
@@ -66,6 +67,7 @@ impl AttentionOp {
         let rows = Rows::dense(input.unwrap_or(out), tokens, width);
         let rows = space.turned.operand(run.team, rows, &self.qkv);
         product(run.team, rows, &self.qkv, qkv, stride, Into::Place(Act::Identity));
+        between::here();
         self.norm_and_rotate(qkv, run);
         let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
         let bias = self.bias.at(longest, self.heads);
@@ -73,6 +75,7 @@ impl AttentionOp {
         let spec = Spec { heads: self.heads, kv_heads: self.kv_heads, dim: self.dim, scale: self.scale, causal, reach, bias: bias.as_deref() };
         let mixed = fit(&mut space.mixed, tokens * inner);
         attend(run.cpu, run.team, Projected { data: qkv, stride }, run.texts, &spec, mixed, run.scratches);
+        between::here();
         let into = match put {
             Put::Onto => Into::Sum,
             Put::Apart => Into::Place(Act::Identity),

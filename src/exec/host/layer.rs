@@ -6,6 +6,7 @@ use super::embeddings::add;
 use super::mlp::MlpOp;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
+use crate::exec::between;
 use crate::kernels::host::norm::{self, Norm};
 use crate::network::{Layer, LoadError, Norms};
 
@@ -40,7 +41,9 @@ impl LayerOp {
 
     /// `x: [T, C]` in place.
     pub(super) fn forward(&self, x: &mut [f32], space: &mut Space, run: &Run) {
+        between::here();
         self.attention_norms.around(x, space, run, |input, out, put, space| self.attention.forward(input, out, put, space, run));
+        between::here();
         self.mlp_norms.around(x, space, run, |input, out, put, space| self.mlp.forward(input, out, put, space, run));
     }
 

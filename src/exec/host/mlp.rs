@@ -5,6 +5,7 @@ use super::embeddings::add;
 use super::layer::Put;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
+use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::gemm::{Into, Rows, product};
@@ -49,8 +50,10 @@ impl MlpOp {
         let first = if gate.is_some() { Act::Identity } else { act };
         let rows = space.turned.operand(run.team, rows, up);
         product(run.team, rows, up, inner, wide, Into::Place(first));
+        between::here();
         if let Some(gate) = gate {
             product(run.team, rows, gate, inner, wide, Into::Gate(act));
+            between::here();
         }
         let into = match put {
             Put::Onto => Into::Sum,

@@ -13,7 +13,7 @@ mod mlp;
 mod parts;
 mod space;
 
-use super::Limits;
+use super::{Limits, between};
 use crate::kernels::host::attention::Scratches;
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pool::Team;
@@ -33,8 +33,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const GROUP_TOKENS: usize = 256;
 /// A group has at least this many tokens, or the weights would be read too often for what they do.
 const GROUP_TOKENS_LEAST: usize = 64;
-/// Groups per thread that a large batch is cut into, so that the last ones to finish do not leave others idle.
-const GROUPS_PER_THREAD: usize = 4;
+/// A group is this part of what is left for one thread, so that the last ones to finish do not leave others idle.
+const GROUPS_PER_THREAD: usize = 2;
 
 /// A network whose weights are packed for this processor.
 pub struct HostExecutor {
@@ -136,7 +136,7 @@ impl HostExecutor {
         }
         let texts: Vec<Range<usize>> = batch.segments.ranges().collect();
         let out = Mutex::new(vec![0f32; batch.tokens() * self.width]);
-        team.each(groups.len(), &|index| {
+        let work = |index: usize| {
             let group = &groups[index];
             let hidden = self.group(batch, group, &Team::alone());
             let mut rows = hidden.as_slice();
@@ -147,7 +147,8 @@ impl HostExecutor {
                 out[texts[*text].start * self.width..][..own.len()].copy_from_slice(own);
                 rows = rest;
             }
-        });
+        };
+        team.each_while(groups.len(), &work, &between::here);
         Ok(out.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -182,21 +183,24 @@ fn groups(batch: &Packed, threads: usize) -> Vec<Vec<usize>> {
     if threads > 1 && (lens.len() < 2 * threads || total < GROUP_TOKENS_LEAST * threads) {
         return vec![(0..lens.len()).collect()];
     }
-    let target = (total / (GROUPS_PER_THREAD * threads)).clamp(GROUP_TOKENS_LEAST, GROUP_TOKENS);
     let mut order: Vec<usize> = (0..lens.len()).collect();
     // The longest first: what is left at the end is short.
     order.sort_by_key(|text| std::cmp::Reverse(lens[*text]));
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut tokens = 0;
+    let (mut groups, mut left): (Vec<Vec<usize>>, usize) = (Vec::new(), total);
+    // The group being filled: its tokens, and how many it shall have.
+    let (mut tokens, mut target) = (0, 0);
     for text in order {
         match groups.last_mut() {
             Some(group) if tokens + lens[text] <= target => group.push(text),
             _ => {
-                groups.push(vec![text]);
+                // A part of what is left: large groups first, and at the end small ones, so that no thread waits long for the last.
+                target = (left / (GROUPS_PER_THREAD * threads)).clamp(GROUP_TOKENS_LEAST, GROUP_TOKENS);
                 tokens = 0;
+                groups.push(vec![text]);
             }
         }
         tokens += lens[text];
+        left -= lens[text];
     }
     groups
 }

@@ -1,22 +1,28 @@
 //! Batch jobs: files of requests, worked off beside live traffic by every server of the store, and their results.
 
+mod files;
+mod gathered;
 mod scan;
 mod sign;
 mod work;
 
 pub use crate::store::files::{FileQuery, FileRow};
 pub use crate::store::jobs::{JobOwner, JobRow};
+pub use files::{FileReader, Upload};
 pub use work::{LineAnswer, LineCall, Lines};
 
 use super::stored;
 use crate::store::audit::Actor;
-use crate::store::files::{CHUNK_BYTES, Chunk};
 use crate::store::jobs::JobTimes;
+use crate::store::segments::Ending;
 use crate::store::{self, Store};
 use crate::wire::Fault;
 use crate::wire::batch::{Source, Window};
+use files::file_id;
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sign::Signer;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -35,6 +41,8 @@ pub struct Options {
     pub max_inline_bytes: usize,
     /// How long files are kept.
     pub keep: Duration,
+    /// True if a job whose window has closed is called `failed`: for clients that know no `expired`.
+    pub expired_is_failed: bool,
 }
 
 impl Default for Options {
@@ -45,6 +53,7 @@ impl Default for Options {
             max_line_bytes: 32 << 20,
             max_inline_bytes: 10 << 20,
             keep: Duration::from_secs(30 * 24 * 3600),
+            expired_is_failed: false,
         }
     }
 }
@@ -64,6 +73,8 @@ pub struct NewJob {
     pub window: Window,
     /// A JSON object.
     pub metadata: Option<String>,
+    /// How long its results are kept; `None` = as long as all.
+    pub keep: Option<Duration>,
 }
 
 /// The jobs of one store.
@@ -97,13 +108,15 @@ impl Jobs {
     /// # Errors
     /// `Validation` on the field that names the file if it is not there.
     pub async fn submit(&self, new: NewJob, actor: &Actor) -> Result<JobRow, Fault> {
-        let NewJob { dialect, owner, source, endpoint, window, metadata } = new;
+        let NewJob { dialect, owner, source, endpoint, window, metadata, keep } = new;
+        let field = if dialect == "openai" { "input_file_id" } else { "input_file_url" };
+        let no_file = || Fault::field(field, "names no file of yours");
         let input_file_id = match source {
             Source::File(id) => {
                 let file = stored(self.store.file(&id, &owner.tenant, &owner.user).await)?;
-                let field = if dialect == "openai" { "input_file_id" } else { "input_file_url" };
-                file.map(|file| file.id).ok_or_else(|| Fault::field(field, "names no file of yours"))?
+                file.map(|file| file.id).ok_or_else(no_file)?
             }
+            Source::Url(_) => return Err(Fault::field(field, "names no file of this server")),
             Source::Inline(bytes) => {
                 let mut upload = self.upload(&owner, "batch.jsonl".to_owned(), "batch").await?;
                 upload.push(&bytes).await?;
@@ -117,6 +130,7 @@ impl Jobs {
             endpoint,
             completion_window: window.name.to_owned(),
             metadata,
+            keep_ms: keep.map(|keep| i64::try_from(keep.as_millis()).unwrap_or(i64::MAX / 4)),
             input_file_id,
             output_file_id: file_id(),
             error_file_id: file_id(),
@@ -130,7 +144,9 @@ impl Jobs {
             tokens: 0,
             times: JobTimes::default(),
         };
-        stored(self.store.insert_job(&job, i64::from(window.hours) * 3_600_000, actor).await)?;
+        if !stored(self.store.insert_job(&job, i64::from(window.hours) * 3_600_000, actor).await)? {
+            return Err(no_file());
+        }
         self.wake.notify_waiters();
         self.get(&job.id, &job.owner.tenant, &job.owner.user).await
     }
@@ -169,59 +185,6 @@ impl Jobs {
         self.get(id, tenant, user).await
     }
 
-    /// Begins a file.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn upload(&self, owner: &JobOwner, filename: String, purpose: &str) -> Result<Upload<'_>, Fault> {
-        let now = Timestamp::now().as_millisecond();
-        let file = FileRow {
-            id: file_id(),
-            user: owner.user.clone(),
-            tenant: owner.tenant.clone(),
-            filename,
-            purpose: purpose.to_owned(),
-            bytes: 0,
-            created_ms: now,
-            expires_ms: Some(now + self.keep_ms()),
-        };
-        stored(self.store.begin_file(&file).await)?;
-        Ok(Upload { jobs: self, file, seq: 0, rest: Vec::new() })
-    }
-
-    /// A file of this user.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn file(&self, id: &str, tenant: &str, user: &str) -> Result<FileRow, Fault> {
-        stored(self.store.file(id, tenant, user).await)?.ok_or_else(no_file)
-    }
-
-    /// The files asked for.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn files(&self, query: &FileQuery) -> Result<Vec<FileRow>, Fault> {
-        stored(self.store.files(query).await)
-    }
-
-    /// Removes a file of this user.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` while a job reads it.
-    pub async fn delete_file(&self, id: &str, tenant: &str, user: &str, actor: &Actor) -> Result<(), Fault> {
-        self.file(id, tenant, user).await?;
-        if stored(self.store.file_is_read(id).await)? {
-            return Err(Fault::Conflict { message: "A batch job that has not ended reads this file; cancel it first".into() });
-        }
-        if stored(self.store.delete_file(id, tenant, user, actor).await)? { Ok(()) } else { Err(no_file()) }
-    }
-
-    /// The pieces of a file, from its beginning.
-    pub fn read(&self, id: &str) -> FileReader {
-        FileReader { store: self.store.clone(), id: id.to_owned(), place: (-1, 0) }
-    }
-
     /// The signature of a path until a Unix time in seconds.
     pub fn sign(&self, path: &str, until_s: i64) -> String {
         self.signer.sign(path, until_s)
@@ -246,12 +209,24 @@ impl Jobs {
         i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX / 4)
     }
 
+    fn ending(&self) -> Ending {
+        Ending { keep_ms: self.keep_ms(), expired_is_failed: self.options.expired_is_failed }
+    }
+
     /// Works on jobs until dropped. What is not written down by then is done again by whoever goes on.
     pub async fn run(self: Arc<Self>, lines: Arc<dyn Lines>) {
         let mut tasks = JoinSet::new();
         let workers = work::workers(&self, &lines, WORKERS);
         for worker in workers {
-            tasks.spawn(worker.run());
+            tasks.spawn(async move {
+                loop {
+                    // A defect must not end the work on jobs for good; the panic itself has its place in the log.
+                    if AssertUnwindSafe(worker.run()).catch_unwind().await.is_err() {
+                        tracing::error!(event = "job_paused", "a worker panicked; it goes on where it was");
+                        tokio::time::sleep(work::PAUSE).await;
+                    }
+                }
+            });
         }
         tasks.spawn(async move {
             let mut ticks = tokio::time::interval(CLEAN_INTERVAL);
@@ -276,99 +251,4 @@ fn no_file() -> Fault {
 
 fn no_job() -> Fault {
     Fault::NotFound { message: "No batch job of yours has this id".into() }
-}
-
-fn file_id() -> String {
-    format!("file-{}", uuid::Uuid::now_v7().simple())
-}
-
-/// A file on its way in. One that is not finished is never seen, and is removed after a day.
-pub struct Upload<'a> {
-    jobs: &'a Jobs,
-    file: FileRow,
-    seq: i64,
-    rest: Vec<u8>,
-}
-
-impl Upload<'_> {
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// `PayloadTooLarge`.
-    pub async fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.file.bytes += bytes.len() as i64;
-        let limit_bytes = self.jobs.options.max_file_bytes;
-        if self.file.bytes.unsigned_abs() > limit_bytes {
-            return Err(Fault::PayloadTooLarge { limit_bytes });
-        }
-        self.rest.extend_from_slice(bytes);
-        while self.rest.len() >= CHUNK_BYTES {
-            let behind = self.rest.split_off(CHUNK_BYTES);
-            let chunk = std::mem::replace(&mut self.rest, behind);
-            self.write(chunk).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes the file visible.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn finish(mut self, actor: &Actor) -> Result<FileRow, Fault> {
-        let rest = std::mem::take(&mut self.rest);
-        if !rest.is_empty() {
-            self.write(rest).await?;
-        }
-        stored(self.jobs.store.finish_file(&self.file, actor).await)?;
-        Ok(self.file)
-    }
-
-    /// Gives up. What fails here is removed after a day.
-    pub async fn discard(self) {
-        if let Err(error) = self.jobs.store.discard_file(&self.file.id).await {
-            tracing::warn!(%error, "an upload that was given up is still there");
-        }
-    }
-
-    /// Names the file.
-    pub fn name(&mut self, filename: String) {
-        self.file.filename = filename;
-    }
-
-    /// Says what it is for.
-    pub fn purpose(&mut self, purpose: &str) {
-        purpose.clone_into(&mut self.file.purpose);
-    }
-
-    /// Keeps it for another time than all files.
-    pub fn expires_after(&mut self, time: Duration) {
-        self.file.expires_ms = Some(self.file.created_ms + i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4));
-    }
-
-    async fn write(&mut self, data: Vec<u8>) -> Result<(), Fault> {
-        stored(self.jobs.store.add_chunk(&self.file.id, &Chunk { seq: self.seq, part: 0, data }).await)?;
-        self.seq += 1;
-        Ok(())
-    }
-}
-
-/// A file on its way out, piece by piece.
-pub struct FileReader {
-    store: Store,
-    id: String,
-    place: (i64, i64),
-}
-
-impl FileReader {
-    /// The next bytes; `None` at the end.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn next(&mut self) -> store::Result<Option<Vec<u8>>> {
-        let chunk = self.store.next_chunk(&self.id, self.place.0, self.place.1).await?;
-        Ok(chunk.map(|chunk| {
-            self.place = (chunk.seq, chunk.part);
-            chunk.data
-        }))
-    }
 }

@@ -1,7 +1,7 @@
 //! The look through a job's input before it runs: faults of the whole file, and its lines cut into segments. Pure.
 
 use crate::store::segments::Segment;
-use crate::wire::batch::{FileFault, Line, custom_id};
+use crate::wire::batch::{FileFault, Line};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
@@ -117,18 +117,17 @@ impl Scan {
         if text.len() > self.max_line_bytes {
             return self.fault("line_too_long", format!("is longer than {} bytes", self.max_line_bytes), None);
         }
-        match custom_id(text) {
-            Err((code, message)) => self.fault(code, message, (code != "invalid_json_line").then_some("custom_id")),
-            Ok(id) => {
-                let digest: [u8; 32] = Sha256::digest(id.as_bytes()).into();
-                let mut short = [0; 16];
-                short.copy_from_slice(&digest[..16]);
-                if !self.ids.insert(short) {
-                    self.fault("duplicate_custom_id", "custom_id has occurred before".to_owned(), Some("custom_id"));
-                }
-            }
+        let line = match Line::parse(text) {
+            Err((code, message)) => return self.fault(code, message, (code != "invalid_json_line").then_some("custom_id")),
+            Ok(line) => line,
+        };
+        let digest: [u8; 32] = Sha256::digest(line.custom_id.as_bytes()).into();
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        if !self.ids.insert(short) {
+            self.fault("duplicate_custom_id", "custom_id has occurred before".to_owned(), Some("custom_id"));
         }
-        if !self.endpoint.is_empty() && Line::parse(text).url != self.endpoint {
+        if !self.endpoint.is_empty() && line.url != self.endpoint {
             self.fault("url_mismatch", format!("url must be {}, the batch's endpoint", self.endpoint), Some("url"));
         }
     }

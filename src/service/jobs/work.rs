@@ -1,14 +1,14 @@
 //! The work on jobs: look through new ones, then segment after segment, line after line, beside live traffic.
 
+use super::gathered::Gathered;
 use super::scan::{Scan, text_of};
-use super::{FileReader, JobOwner, JobRow, Jobs};
-use crate::service::usage::{self, UsageRow, Used};
+use super::{JobOwner, JobRow, Jobs};
 use crate::store;
-use crate::store::segments::{Claim, Fate, LEASE_MS, Progress};
+use crate::store::segments::{Claim, Fate, LEASE_MS};
 use crate::wire::Fault;
-use crate::wire::batch::{Line, answer_line, void_line};
+use crate::wire::batch::Line;
 use futures_util::FutureExt as _;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -20,13 +20,15 @@ use tokio::task::JoinSet;
 /// How often a server with nothing to do looks whether another one has got a job, or fallen silent.
 const POLL: Duration = Duration::from_secs(1);
 /// How long a server waits that the store has failed (a full disk, say) before it goes on where it was.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// What has been computed is written down this often, or when it has grown this large.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 const WRITE_BYTES: usize = 1 << 20;
-/// Lines being computed hold at most this many batches of the device's: enough to keep it busy, little to wait behind.
-const BATCHES_IN_FLIGHT: usize = 4;
-/// A low guess; lines are admitted by it before they are tokenised.
+/// No more lines are begun while this much waits for a write to end.
+const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
+/// Lines being computed hold at most this many bulk batches of the device's, by the guess below: enough to keep it busy.
+const BATCHES_IN_FLIGHT: usize = 8;
+/// A guess that is high for tokens, since most lines are half envelope; lines are admitted by it before they are tokenised.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// Who answers lines: the same path as live requests.
@@ -83,7 +85,7 @@ pub(super) fn workers(jobs: &Arc<Jobs>, lines: &Arc<dyn Lines>, count: usize) ->
 
 impl Worker {
     /// Works for ever.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(&self) {
         let (jobs, name) = (self.jobs.clone(), self.name.clone());
         let renewing = async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(LEASE_MS.unsigned_abs() / 4));
@@ -127,7 +129,7 @@ impl Worker {
     async fn look_through(&self, job: &JobRow) -> store::Result<()> {
         let (store, options) = (&self.jobs.store, &self.jobs.options);
         let mut scan = Scan::new(options.max_lines, options.max_line_bytes, &job.endpoint);
-        let mut reader = FileReader { store: store.clone(), id: job.input_file_id.clone(), place: (-1, 0) };
+        let mut reader = self.jobs.read(&job.input_file_id);
         while let Some(bytes) = reader.next().await? {
             if !scan.feed(&bytes) {
                 break;
@@ -212,37 +214,47 @@ struct Run<'a> {
 }
 
 /// A line that has been answered, or not in time.
-struct Done {
-    number: i64,
-    next_byte: i64,
-    custom_id: String,
-    answer: Option<LineAnswer>,
+pub(super) struct Done {
+    pub(super) number: i64,
+    pub(super) next_byte: i64,
+    pub(super) custom_id: String,
+    pub(super) answer: Option<LineAnswer>,
 }
+
+/// The end of a write; never if there is none.
+async fn ended(writing: &mut Option<Writing>) -> store::Result<Option<Claim>> {
+    match writing {
+        Some(writing) => writing.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What was gathered, being written down: the claim to go on with.
+type Writing = Pin<Box<dyn Future<Output = store::Result<Option<Claim>>> + Send>>;
 
 impl Run<'_> {
     async fn finish(&mut self) -> store::Result<()> {
         let mut write_at = Instant::now() + WRITE_INTERVAL;
+        // One write at a time, beside which lines go on being answered: a slow disk must not leave the device idle.
+        let mut writing: Option<Writing> = None;
         loop {
-            if self.claim.fate == Fate::Run {
-                self.admit().await;
-            } else {
+            if self.claim.fate != Fate::Run {
                 self.give_up().await;
+            } else if self.gathered.bytes() < MOST_UNWRITTEN_BYTES {
+                self.admit().await;
             }
             self.gather();
             let over = self.waiting.is_empty() && self.running.is_empty();
-            if over || self.gathered.bytes() >= WRITE_BYTES || (Instant::now() >= write_at && self.gathered.lines > 0) {
-                if over {
-                    self.gathered.progress.next_byte = self.claim.end_byte;
-                }
-                let keep_ms = self.worker.jobs.keep_ms();
-                let progress = self.gathered.take();
-                let next = self.worker.jobs.store.advance(&self.claim, &self.worker.name, &progress, keep_ms).await?;
-                let Some(next) = next else { return Ok(()) };
-                (self.deadline, self.claim) = (deadline(&next), next);
+            let due = over || self.gathered.bytes() >= WRITE_BYTES || (Instant::now() >= write_at && self.gathered.lines > 0);
+            if due && writing.is_none() {
+                writing = Some(self.write(over));
                 write_at = Instant::now() + WRITE_INTERVAL;
-                continue;
             }
             tokio::select! {
+                written = ended(&mut writing) => {
+                    let Some(next) = written? else { return Ok(()) };
+                    (self.deadline, self.claim, writing) = (deadline(&next), next, None);
+                }
                 Some(joined) = self.running.join_next() => match joined {
                     Ok(done) => {
                         self.begun.remove(&done.number);
@@ -251,7 +263,7 @@ impl Run<'_> {
                     // A task that was ended from outside, as at a shutdown: the line is done again by whoever goes on.
                     Err(_) => return Ok(()),
                 },
-                () = tokio::time::sleep_until(write_at.into()) => if self.gathered.lines == 0 {
+                () = tokio::time::sleep_until(write_at.into()), if writing.is_none() => if self.gathered.lines == 0 {
                     // Nothing to write: the job may have been cancelled all the same.
                     let (fate, _) = self.worker.jobs.store.fate(&self.claim.job.id).await?;
                     self.claim.fate = fate;
@@ -259,6 +271,15 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// Begins to write down what was gathered; `over` if it is the segment's last.
+    fn write(&mut self, over: bool) -> Writing {
+        if over {
+            self.gathered.progress.next_byte = self.claim.end_byte;
+        }
+        let (jobs, name, claim, progress) = (self.worker.jobs.clone(), self.worker.name.clone(), self.claim.clone(), self.gathered.take());
+        Box::pin(async move { jobs.store.advance(&claim, &name, &progress, jobs.ending()).await })
     }
 
     /// Sends lines to be answered as long as there is room for them.
@@ -285,7 +306,8 @@ impl Run<'_> {
     fn start(&mut self, waiting: Waiting, permit: OwnedSemaphorePermit) {
         let (lines, owner, deadline) = (self.worker.lines.clone(), self.owner.clone(), self.deadline);
         let request_id = format!("req_{}_{}", self.claim.job.id.trim_start_matches("batch_"), waiting.number);
-        let line = Line::parse(&waiting.text);
+        // The scan has found it good.
+        let line = Line::parse(&waiting.text).unwrap_or_default();
         let custom_id = line.custom_id.clone();
         // Only batches in OpenAI's forms have one.
         let is_openai = !self.claim.job.endpoint.is_empty();
@@ -293,7 +315,7 @@ impl Run<'_> {
         self.running.spawn(async move {
             let call = LineCall { line, owner, request_id: request_id.clone(), deadline };
             // A panic costs its own line only.
-            let answer = AssertUnwindSafe(lines.answer(call)).catch_unwind().await.unwrap_or_else(|_| {
+            let answer = AssertUnwindSafe(async { lines.answer(call).await }).catch_unwind().await.unwrap_or_else(|_| {
                 let fault = Fault::Internal;
                 let body = if is_openai { fault.openai_body() } else { fault.native_body(&request_id) };
                 Some(LineAnswer { status: fault.http_status(), body, ..LineAnswer::default() })
@@ -307,7 +329,7 @@ impl Run<'_> {
     async fn give_up(&mut self) {
         self.running.shutdown().await;
         let begun = std::mem::take(&mut self.begun).into_iter().map(|(number, (next_byte, custom_id))| (number, next_byte, custom_id));
-        let waiting = self.waiting.drain(..).map(|line| (line.number, line.next_byte, Line::parse(&line.text).custom_id));
+        let waiting = self.waiting.drain(..).map(|line| (line.number, line.next_byte, Line::parse(&line.text).unwrap_or_default().custom_id));
         for (number, next_byte, custom_id) in begun.chain(waiting) {
             self.done.insert(number, Done { number, next_byte, custom_id, answer: None });
         }
@@ -318,68 +340,5 @@ impl Run<'_> {
         while let Some(done) = self.done.remove(&self.gathered.progress.next_line) {
             self.gathered.add(&self.claim, &self.owner, done);
         }
-    }
-}
-
-/// What is to be written down next.
-struct Gathered {
-    progress: Progress,
-    lines: usize,
-    usage: HashMap<String, UsageRow>,
-}
-
-impl Gathered {
-    fn new(claim: &Claim) -> Self {
-        let progress = Progress { next_line: claim.next_line, next_byte: claim.next_byte, ..Progress::default() };
-        Self { progress, lines: 0, usage: HashMap::new() }
-    }
-
-    fn bytes(&self) -> usize {
-        self.progress.output.len() + self.progress.errors.len()
-    }
-
-    /// What was gathered, and a new beginning behind it.
-    fn take(&mut self) -> Progress {
-        let (next_line, next_byte) = (self.progress.next_line, self.progress.next_byte);
-        let mut progress = std::mem::replace(&mut self.progress, Progress { next_line, next_byte, ..Progress::default() });
-        progress.usage = std::mem::take(&mut self.usage).into_values().collect();
-        progress.usage.sort_by_key(UsageRow::place);
-        self.lines = 0;
-        progress
-    }
-
-    fn add(&mut self, claim: &Claim, owner: &JobOwner, done: Done) {
-        let id = format!("batch_req_{}_{}", claim.job.id.trim_start_matches("batch_"), done.number);
-        let request_id = format!("req_{}_{}", claim.job.id.trim_start_matches("batch_"), done.number);
-        let progress = &mut self.progress;
-        match done.answer {
-            Some(answer) => {
-                let line = answer_line(&id, &done.custom_id, answer.status, &request_id, &answer.body);
-                if (200..300).contains(&answer.status) {
-                    progress.output.extend(line);
-                    progress.completed += 1;
-                } else {
-                    progress.errors.extend(line);
-                    progress.failed += 1;
-                }
-                progress.tokens += answer.tokens as i64;
-                if let Some(model) = &answer.model {
-                    let used = Used { texts: answer.texts, tokens: answer.tokens, took: answer.took };
-                    usage::merge(&mut self.usage, usage::job_row(owner, model, used));
-                }
-            }
-            None => {
-                let (code, message) = match claim.fate {
-                    Fate::Cancel => ("batch_cancelled", "The batch was cancelled before this request was executed."),
-                    _ => ("batch_expired", "This request could not be executed before the completion window expired."),
-                };
-                progress.errors.extend(void_line(&id, &done.custom_id, code, message));
-                progress.failed += 1;
-                progress.void += 1;
-            }
-        }
-        progress.next_line = done.number + 1;
-        progress.next_byte = done.next_byte;
-        self.lines += 1;
     }
 }

@@ -197,3 +197,22 @@ fn too_many_token_ids_are_counted_not_decoded() {
     assert_eq!(openai(&many).unwrap_err()[0].message, "holds 1000001 tokens in all; at most 6 are taken in one request");
     assert_eq!(openai(&format!("[{many},[9]]")).unwrap_err().len(), 1);
 }
+
+#[test]
+fn the_body_of_a_line_is_read_as_it_would_be_alone() {
+    let limits = Limits { max_texts: 4 };
+    let alone = |body: &str| super::parse(body.as_bytes(), limits, |_| false);
+    let in_line = |body: &str| {
+        let line = format!("{{\"custom_id\":\"a\",\"x\":[{{}}],\"body\":{body},\"method\":\"POST\"}}");
+        super::parse(Body::OfLine(line.as_bytes()), limits, |_| false)
+    };
+    let bodies = ["{\"model\":\"m\",\"input\":[\"a\",\"b\"],\"dimensions\":8}", "{\"model\":\"m\",\"input\":[1]}", "[]", "3", "\"x\"", "null", "{}"];
+    for body in bodies {
+        assert_eq!(in_line(body), alone(body), "{body}");
+    }
+    // What breaks the JSON breaks it elsewhere there; the field at fault is the same.
+    for body in ["{\"model\":\"m\",\"input\":\"\\ud800\"}", "{\"input\":1e999}"] {
+        let field = |parsed: Result<EmbedRequest, Fault>| parsed.unwrap_err().details()[0].field.to_string();
+        assert_eq!(field(in_line(body)), field(alone(body)), "{body}");
+    }
+}

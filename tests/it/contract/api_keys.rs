@@ -1,9 +1,10 @@
 //! Keys over HTTP: made, shown, used and revoked, each within its tenant; and the caller seen by itself.
 
 use super::{EMBED, assert_fault, small};
-use crate::fake::{Server, key};
-use crate::raw::{Reply, send};
+use crate::fake::{Event, Server, key};
+use crate::raw::{Reply, connect, read_reply, request, send};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use vecmill::service::access::Access;
 
 const KEYS: &str = "/v1/api-keys";
@@ -92,4 +93,17 @@ fn me_is_the_caller() {
     let open = Server::start(small());
     assert_eq!(send(open.addr, "GET", "/v1/me", &[], "").json()["data"]["user_id"], "default");
     assert_fault(&send(open.addr, "POST", KEYS, &[], "{}"), 409, "CONFLICT", &[], "an open server has no keys to manage");
+}
+
+#[test]
+fn what_was_revoked_while_it_ran_is_not_given_out() {
+    let server = server();
+    let made = create(&server, "sgk_admin", &json!({"name": "running"}));
+    let mut running = connect(server.addr);
+    let bearer = format!("Bearer {}", made["key"].as_str().unwrap());
+    running.write_all(&request("POST", EMBED, &[("authorization", &bearer)], br#"{"model":"fake/plain","input":"!hang"}"#)).unwrap();
+    assert_eq!(server.event(), Event::Began);
+    assert_eq!(call(&server, "DELETE", &format!("{KEYS}/{}", made["id"].as_str().unwrap()), "sgk_admin", "").status, 200);
+    server.go_on();
+    assert_fault(&read_reply(&mut running, "POST"), 401, "AUTH_TOKEN_INVALID", &[], "revoked in flight");
 }

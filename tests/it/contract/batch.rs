@@ -76,14 +76,20 @@ fn good_lines_and_bad_ones_come_out_in_order_each_where_it_belongs() {
     lines[400] = line("broken", &json!("!broken"));
     lines[401] = line("panic", &json!("!panic"));
     lines[402] = line("nan", &json!("!nan"));
+    // Good enough to be lines; what is in them is their own fault.
+    let odd =
+        |id: &str, input: &str| format!(r#"{{"custom_id":"{id}","method":"POST","url":"{EMBED}","body":{{"model":"fake/plain","input":{input}}}}}"#);
+    lines[500] = odd("surrogate", r#""\ud800""#);
+    lines[501] = odd("huge", "1e999");
+    lines[502] = odd("deep", &("[".repeat(300) + &"]".repeat(300)));
     let made = submit(&server, "sgk_a", &lines);
     assert_eq!((&made["object"], &made["id"], &made["metadata"]), (&json!("batch"), &made["batch_id"], &json!({"project": "x"})));
     let job = ended(&server, "sgk_a", made["id"].as_str().unwrap());
-    assert_eq!((&job["status"], &job["request_counts"]), (&json!("completed"), &json!({"total": 600, "completed": 593, "failed": 7})), "{job}");
-    assert!(job["completed_at"].is_string() && job["failed_at"].is_null() && job["usage"]["prompt_tokens"] == 593 * 7);
+    assert_eq!((&job["status"], &job["request_counts"]), (&json!("completed"), &json!({"total": 600, "completed": 590, "failed": 10})), "{job}");
+    assert!(job["completed_at"].is_string() && job["failed_at"].is_null() && job["usage"]["prompt_tokens"] == 590 * 7);
 
     let output = lines_of(&send(server.addr, "GET", &path(&job["output_file_url"]), &[], ""));
-    let expected: Vec<String> = (0..600).filter(|n| ![3, 5, 7, 300, 400, 401, 402].contains(n)).map(|n| format!("id-{n}")).collect();
+    let expected: Vec<String> = (0..600).filter(|n| ![3, 5, 7, 300, 400, 401, 402, 500, 501, 502].contains(n)).map(|n| format!("id-{n}")).collect();
     assert_eq!(ids(&output), expected);
     let body = &output[1]["response"]["body"];
     let values: Vec<f32> = body["data"]["data"][0]["embedding"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect();
@@ -104,10 +110,13 @@ fn good_lines_and_bad_ones_come_out_in_order_each_where_it_belongs() {
             json!(["broken", 502, "BACKEND_ERROR"]),
             json!(["panic", 500, "INTERNAL_ERROR"]),
             json!(["nan", 502, "BACKEND_ERROR"]),
+            json!(["surrogate", 422, "VALIDATION_ERROR"]),
+            json!(["huge", 422, "VALIDATION_ERROR"]),
+            json!(["deep", 422, "VALIDATION_ERROR"]),
         ]
     );
     let usage = call(&server, "GET", "/v1/accounting/usage", "sgk_a", "").json()["data"]["items"][0].clone();
-    assert_eq!((&usage["requests"], &usage["texts"], &usage["tokens_in"]), (&json!(593), &json!(1186), &json!(593 * 7)));
+    assert_eq!((&usage["requests"], &usage["texts"], &usage["tokens_in"]), (&json!(590), &json!(1180), &json!(590 * 7)));
 }
 
 #[test]
@@ -220,4 +229,23 @@ fn links_have_the_servers_own_scheme_or_the_address_it_was_given() {
         let link = ended(&server, "sgk_a", &id)["output_file_url"].clone();
         assert!(link.as_str().unwrap().starts_with(expected), "{link}");
     }
+}
+
+#[test]
+fn a_revoked_key_computes_nothing_any_more_and_its_job_says_why() {
+    let admin = key("sgk_admin", None, &["models:use", "api_keys:manage"]);
+    let server = Server::with_access(Options { max_body_bytes: 1 << 20, ..small() }, Access::keys(vec![admin]));
+    let made = call(&server, "POST", "/v1/api-keys", "sgk_admin", r#"{"name": "nightly"}"#).json()["data"].clone();
+    let token = made["key"].as_str().unwrap();
+    let lines: Vec<String> = (0..600).map(|n| line(&n.to_string(), &if n == 300 { json!("!hang") } else { json!("x") })).collect();
+    let id = submit(&server, token, &lines)["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.event(), Event::Began);
+    assert_eq!(call(&server, "DELETE", &format!("/v1/api-keys/{}", made["id"].as_str().unwrap()), "sgk_admin", "").status, 200);
+    let job = ended(&server, "sgk_admin", &id);
+    assert_eq!((&job["status"], &job["errors"][0]["code"]), (&json!("failed"), &json!("api_key_ended")), "{job}");
+    assert_eq!(server.event(), Event::Dropped);
+    let counts = &job["request_counts"];
+    assert_eq!(counts["completed"].as_u64().unwrap() + counts["failed"].as_u64().unwrap(), 600, "every line is accounted for");
+    let errors = lines_of(&send(server.addr, "GET", &path(&job["error_file_url"]), &[], ""));
+    assert!(errors.iter().all(|line| line["error"]["code"] == "api_key_ended") && ids(&errors).contains(&"300"));
 }

@@ -34,7 +34,10 @@ fn a_listed_origin_may_and_another_may_not() {
         assert!(preflight.header("access-control-allow-methods").unwrap().contains("POST"));
         let reply = ask(&list, "POST", origin);
         assert_eq!((reply.status, reply.header(ALLOWED)), (200, Some(origin)));
-        assert!(reply.header("access-control-expose-headers").unwrap().contains("x-request-id"));
+        let exposed = reply.header("access-control-expose-headers").unwrap();
+        for name in ["x-request-id", "x-embedding-space", "retry-after", "x-scaigrid-ratelimit-remaining"] {
+            assert!(exposed.contains(name), "{name}");
+        }
         assert_eq!(reply.header("access-control-allow-credentials"), None);
     }
     for origin in ["https://evil.test", "https://app.test.evil.test", "http://app.test", "null"] {

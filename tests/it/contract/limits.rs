@@ -66,6 +66,9 @@ fn tokens_have_their_own_limit() {
     assert_eq!(numbers(&reply)[..2], [10, 4]);
     assert_eq!(embed(&server, "sgk_a", &words(2)).status, 200, "6 + 4 tokens");
     assert_fault(&embed(&server, "sgk_b", &words(9)), 422, "VALIDATION_ERROR", &["input"], "never");
+    let busy = r#"{"model":"fake/plain","input":["!busy","w w w"]}"#;
+    assert_fault(&embed(&server, "sgk_b", busy), 429, "BACKEND_RATE_LIMITED", &[], "counted first, then no room");
+    assert_eq!(embed(&server, "sgk_b", &words(8)).status, 200, "all ten are still there");
 }
 
 #[test]
@@ -89,4 +92,26 @@ fn send_one(addr: std::net::SocketAddr, token: &str) -> u16 {
 fn without_limits_there_are_no_headers() {
     let reply = embed(&server(Options::default()), "sgk_a", BODY);
     assert!(HEADERS.iter().all(|name| reply.header(name).is_none()));
+}
+
+#[test]
+fn an_address_without_a_key_is_limited_and_one_with_a_key_is_not() {
+    let server = server(Options { address: Quota { requests_per_minute: Some(3), tokens_per_minute: None }, ..Options::default() });
+    let list = |headers: &[(&str, &str)]| send(server.addr, "GET", "/v1/models", headers, "");
+    assert_eq!([list(&[]).status, list(&[("authorization", "Bearer guess-1")]).status], [401, 401]);
+    let link = send(server.addr, "GET", "/v1/inference/batch/b/output?expires=99999999999&signature=00", &[], "");
+    assert_eq!(link.status, 401, "a guessed link counts as well");
+    let reply = list(&[("authorization", "Bearer guess-2"), ("x-forwarded-for", "8.8.8.8")]);
+    assert_fault(&reply, 429, "RATE_LIMITED", &[], "the fourth");
+    assert_eq!(numbers(&reply)[..2], [3, 0]);
+    assert_eq!(list(&[("authorization", "Bearer sgk_a")]).status, 200, "a key is not its address");
+    assert_eq!(send(server.addr, "GET", "/health", &[], "").status, 200);
+
+    let open = Server::with_limits(
+        small(),
+        Access::open_to_all(),
+        Options { address: Quota { requests_per_minute: Some(2), ..Quota::default() }, ..Options::default() },
+    );
+    let ask = || send(open.addr, "POST", EMBED, &[], BODY);
+    assert_eq!([ask().status, ask().status, ask().status], [200, 200, 429], "where nobody has a key, addresses are all there is");
 }

@@ -167,3 +167,47 @@ fn lines_are_read_and_refused_as_the_endpoint_would() {
     let kind = json!("invalid_request_error");
     assert_eq!(faults, [(&json!(404), [&kind, &json!("model"), &json!("model_not_found")]), (&json!(400), [&kind, &json!("input"), &json!(null)])]);
 }
+
+#[test]
+fn an_upload_is_held_to_its_form() {
+    let server = server();
+    let refused = |fields: &[(&str, &str)], param: Value| {
+        let reply = upload(&server, "sgk_a", &line(0, "/v1/embeddings"), fields);
+        assert_eq!((reply.status, reply.json()["error"]["param"].clone()), (400, param), "{}", reply.json());
+    };
+    refused(&[("purpose", "batch"), ("expires_after[anchor]", "last_active_at")], json!("expires_after"));
+    refused(&[("purpose", "batch"), ("expires_after[seconds]", "60")], json!("expires_after"));
+    refused(&[("purpose", "batch"), ("other", &"x".repeat(100_000))], json!(null));
+    refused(&[("x", "y"); 40], json!(null));
+    let headers = [("authorization", "Bearer sgk_a"), ("content-type", "multipart/form-data; boundary=B"), ("content-encoding", "gzip")];
+    assert_eq!(send(server.addr, "POST", "/oai/v1/files", &headers, "x").status, 415);
+    assert_eq!(call(&server, "GET", "/oai/v1/files", "sgk_a", "").json()["data"], json!([]));
+}
+
+#[test]
+fn results_are_kept_as_long_as_the_batch_says() {
+    let server = server();
+    let file = upload(&server, "sgk_a", &line(0, "/v1/embeddings"), &[("purpose", "batch")]).json();
+    let body = |expires: Value| {
+        json!({"input_file_id": file["id"], "endpoint": "/v1/embeddings", "completion_window": "24h", "output_expires_after": expires}).to_string()
+    };
+    let made = call(&server, "POST", "/oai/v1/batches", "sgk_a", &body(json!({"anchor": "created_at", "seconds": 7200}))).json();
+    let batch = ended(&server, "/oai/v1", &made["id"]);
+    let output = call(&server, "GET", &format!("/oai/v1/files/{}", batch["output_file_id"].as_str().unwrap()), "sgk_a", "").json();
+    assert_eq!(output["expires_at"].as_i64().unwrap() - output["created_at"].as_i64().unwrap(), 7200);
+    for bad in [json!({"anchor": "created_at", "seconds": 60}), json!({"seconds": 7200}), json!(7200)] {
+        let reply = call(&server, "POST", "/oai/v1/batches", "sgk_a", &body(bad));
+        assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("output_expires_after")));
+    }
+}
+
+#[test]
+fn a_nul_names_nothing_and_is_no_fault_of_the_store() {
+    let server = server();
+    for path in ["/v1/files/a%00b", "/v1/batches/a%00b", "/v1/inference/batch/a%00b", "/v1/files/%ff"] {
+        assert_eq!(call(&server, "GET", path, "sgk_a", "").status, 404, "{path}");
+    }
+    for (path, status) in [("/v1/files?after=a%00b", 400), ("/v1/batches?after=%00", 400), ("/v1/accounting/usage?model=%00", 422)] {
+        assert_eq!(call(&server, "GET", path, "sgk_a", "").status, status, "{path}");
+    }
+}
