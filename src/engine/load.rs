@@ -9,6 +9,7 @@ mod transformer;
 
 pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
+pub use crate::kernels::host::Cpu;
 pub use crate::network::{DType, LoadError};
 pub use decisions::Decision;
 pub use info::{ModelInfo, TextRules};
@@ -19,6 +20,7 @@ use super::pipeline::{Pipeline, Stages};
 use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::hub::ModelFiles;
+use crate::kernels::host::Level;
 use crate::network::{Bytes, Network, WeightTable};
 use std::fs::File;
 use std::path::Path;
@@ -36,6 +38,8 @@ pub struct Options {
     pub device: Option<Device>,
     /// `--dtype`; `None` = f32, which every device computes as the reference does (who loads decides what `auto` tries first).
     pub dtype: Option<DType>,
+    /// `--cpu-level`; `None` = the best of this processor.
+    pub cpu: Option<Cpu>,
     /// `--min-cosine`: the least cosine to its goldens at which the model is served; `None` = by its dtype. Loading itself asks for nothing.
     pub min_cosine: Option<f64>,
 }
@@ -63,10 +67,24 @@ pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
     }
 }
 
-/// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU. On a processor f32 is no slower.
+/// Reads `--cpu-level`: `auto` is `None`.
+///
+/// # Errors
+/// Anything that is not a level, and one that this machine lacks.
+pub fn parse_cpu_level(text: &str) -> Result<Option<Cpu>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let level: Level = text.parse()?;
+    let best = Level::best().map_or("scalar", Level::name);
+    Cpu::new(level).map(Some).ok_or_else(|| format!("this processor lacks {}: say auto or at most {best}", level.lacks().join(", ")))
+}
+
+/// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU and on a processor that multiplies it itself.
 pub fn faster_dtypes(options: &Options) -> &'static [DType] {
     match (options.dtype, options.device.unwrap_or_else(Device::best)) {
         (None, Device::Cuda(_) | Device::Metal) => &[DType::Bf16],
+        (None, Device::Cpu) if options.cpu.or_else(Cpu::best).is_some_and(|cpu| cpu.level().has_bf16()) => &[DType::Bf16],
         _ => &[],
     }
 }
@@ -110,7 +128,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     };
     let Encoder { architecture, config, network, stages, limits, positions_from, text } = encoder;
     let device = options.device.unwrap_or_else(Device::best);
-    let place = Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32) };
+    let place = place(device, options)?;
     let about = info::About {
         architecture,
         hidden_size: network.width,
@@ -185,6 +203,11 @@ impl Encoder {
         let (stages, positions_from) = (modules.stages(network.width)?, table::POSITIONS_FROM.to_owned());
         Ok(Self { architecture, config, stages, network, limits, positions_from, text })
     }
+}
+
+/// Where a model computes.
+fn place(device: Device, options: &Options) -> Result<Place, LoadError> {
+    Ok(Place { device: open(device)?, dtype: options.dtype.unwrap_or(DType::F32), cpu: options.cpu.or_else(Cpu::best) })
 }
 
 fn open(device: Device) -> Result<candle_core::Device, LoadError> {

@@ -1,5 +1,6 @@
 //! From a weight's handle to a candle tensor on the device, in the dtype computed in, with every number checked.
 
+use crate::kernels::host::Cpu;
 use crate::network::{self, LoadError, Stored, Weight};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -9,12 +10,14 @@ use half::{bf16, f16};
 pub struct Place {
     pub device: Device,
     pub dtype: network::DType,
+    /// The level that the fused executor takes on a processor; `None` leaves everything to candle's operations.
+    pub cpu: Option<Cpu>,
 }
 
 impl Place {
     /// The processor in f32: the reference for everything else.
     pub fn reference() -> Self {
-        Self { device: Device::Cpu, dtype: network::DType::F32 }
+        Self { device: Device::Cpu, dtype: network::DType::F32, cpu: None }
     }
 
     /// The dtype as candle names it.

@@ -1,4 +1,5 @@
-//! The fused executor: a `Network` in f32 on the processor, on packed weights, whole layers at a time.
+//! The fused executor: a `Network` on the processor, on packed weights, whole layers at a time. In f32, or with the operands of its large products
+//! in bf16: sums, norms, softmax and what flows from layer to layer are f32 in both.
 //!
 //! A batch is cut into groups of texts. One thread takes a group through all layers, so that its activations stay in that thread's cache and nobody
 //! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.
