@@ -304,6 +304,7 @@ pub fn resolve_models(said: &ModelSaid, env: &Env) -> Result<Models, ConfigError
     }
     let load = engine::load::Options {
         dtype: named("--dtype", said.dtype.as_deref(), engine::load::parse_dtype)?,
+        cpu: named("--cpu-level", said.cpu_level.as_deref(), engine::load::parse_cpu_level)?,
         pooling: said.pooling.clone(),
         min_cosine: said.min_cosine,
         ..engine::load::Options::default()

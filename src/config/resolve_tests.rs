@@ -1,6 +1,7 @@
 //! Defaults, precedence between flags and file, and every impossible pair with its sentence.
 
 use super::*;
+use crate::kernels::host::{Cpu, Level};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -64,6 +65,7 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(refused(&["--device", "tpu"]).contains("--device \"tpu\""));
     assert!(refused(&["--min-cosine", "1.5"]).contains("--min-cosine 1.5"));
     assert!(refused(&["--dtype", "f64"]).contains("--dtype \"f64\""));
+    assert!(refused(&["--cpu-level", "sse"]).contains("--cpu-level \"sse\""));
     assert!(refused(&["--log-format", "xml"]).contains("pretty or json"));
     assert!(refused(&["--public-url", "ftp://x"]).contains("http://"));
     assert!(refused(&["--tls-cert", "c.pem"]).contains("--tls-key FILE"));
@@ -78,6 +80,17 @@ fn impossible_pairs_are_refused_with_the_remedy() {
     assert!(resolved(&[]).unwrap_err().contains("--model"));
     assert!(resolved(&["--model", "=x"]).unwrap_err().contains("SLUG=WHAT"));
     assert!(resolved(&[&model[..], &["--host", "0.0.0.0", "--no-auth"]].concat()).unwrap().no_auth);
+}
+
+#[test]
+fn a_level_that_the_processor_lacks_is_refused_by_what_is_missing() {
+    for level in Level::ALL {
+        match resolved(&["--model", "all-MiniLM-L6-v2", "--cpu-level", level.name()]) {
+            Ok(resolved) => assert_eq!(resolved.models[0].load.cpu.map(Cpu::level), Some(level)),
+            Err(error) => assert!(!level.is_here() && level.lacks().iter().all(|feature| error.contains(feature)), "{error}"),
+        }
+    }
+    assert!(resolved(&["--model", "all-MiniLM-L6-v2", "--cpu-level", "auto"]).unwrap().models[0].load.cpu.is_none());
 }
 
 #[test]

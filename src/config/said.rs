@@ -156,6 +156,10 @@ pub struct ModelSaid {
     #[arg(long, value_name = "N", env = "VECMILL_THREADS")]
     pub threads: Option<usize>,
 
+    /// Kernels on a CPU: auto, scalar, avx2, avx512, avx512-vnni or avx512-bf16, each with what the ones before it have [default: auto]
+    #[arg(long, value_name = "LEVEL", env = "VECMILL_CPU_LEVEL")]
+    pub cpu_level: Option<String>,
+
     /// Pooling of a model that does not say its own: cls, mean, max, mean_sqrt_len_tokens, weightedmean or lasttoken
     #[arg(long, value_name = "MODE", env = "VECMILL_POOLING")]
     pub pooling: Option<String>,
@@ -344,6 +348,7 @@ impl Said {
                 device: self.model_options.device.or(file.model_options.device),
                 dtype: self.model_options.dtype.or(file.model_options.dtype),
                 threads: self.model_options.threads.or(file.model_options.threads),
+                cpu_level: self.model_options.cpu_level.or(file.model_options.cpu_level),
                 pooling: self.model_options.pooling.or(file.model_options.pooling),
                 min_cosine: self.model_options.min_cosine.or(file.model_options.min_cosine),
                 source: SourceSaid {

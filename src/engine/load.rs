@@ -10,6 +10,7 @@ mod transformer;
 pub use crate::encoders::{gguf, json};
 pub use crate::kernels::device::Device;
 pub use crate::kernels::device::choose::{Choice, choose};
+pub use crate::kernels::host::Cpu;
 pub use crate::network::{DType, LoadError};
 pub use decisions::Decision;
 pub use info::{ModelInfo, TextRules};
@@ -21,6 +22,7 @@ use crate::encoders::json::Json;
 use crate::exec::Place;
 use crate::hub::ModelFiles;
 use crate::kernels::device::choose::why;
+use crate::kernels::host::Level;
 use crate::network::{Bytes, Network, WeightTable};
 use std::fs::File;
 use std::path::Path;
@@ -40,6 +42,8 @@ pub struct Options {
     pub device_from: String,
     /// `--dtype`; `None` = f32, which every device computes as the reference does (who loads decides what `auto` tries first).
     pub dtype: Option<DType>,
+    /// `--cpu-level`; `None` = the best of this processor.
+    pub cpu: Option<Cpu>,
     /// `--min-cosine`: the least cosine to its goldens at which the model is served; `None` = by its dtype. Loading itself asks for nothing.
     pub min_cosine: Option<f64>,
 }
@@ -77,10 +81,24 @@ pub fn parse_dtype(text: &str) -> Result<Option<DType>, String> {
     }
 }
 
-/// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU. On a processor f32 is no slower.
+/// Reads `--cpu-level`: `auto` is `None`.
+///
+/// # Errors
+/// Anything that is not a level, and one that this machine lacks.
+pub fn parse_cpu_level(text: &str) -> Result<Option<Cpu>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let level: Level = text.parse()?;
+    let best = Level::best().map_or("scalar", Level::name);
+    Cpu::new(level).map(Some).ok_or_else(|| format!("this processor lacks {}: say auto or at most {best}", level.lacks().join(", ")))
+}
+
+/// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU and on a processor that multiplies it itself.
 pub fn faster_dtypes(options: &Options) -> &'static [DType] {
     match (options.dtype, options.device) {
         (None, Device::Cuda(_) | Device::Metal) => &[DType::Bf16],
+        (None, Device::Cpu) if options.cpu.or_else(Cpu::best).is_some_and(|cpu| cpu.level().has_bf16()) => &[DType::Bf16],
         _ => &[],
     }
 }
@@ -124,7 +142,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
     };
     let Encoder { architecture, config, network, stages, limits, positions_from, text } = encoder;
     let device = options.device;
-    let place = Place::new(open(device)?, options.dtype.unwrap_or(DType::F32));
+    let place = place(device, options)?;
     let about = info::About {
         architecture,
         hidden_size: network.width,
@@ -199,6 +217,11 @@ impl Encoder {
         let (stages, positions_from) = (modules.stages(network.width)?, table::POSITIONS_FROM.to_owned());
         Ok(Self { architecture, config, stages, network, limits, positions_from, text })
     }
+}
+
+/// Where a model computes.
+fn place(device: Device, options: &Options) -> Result<Place, LoadError> {
+    Ok(Place { cpu: options.cpu.or_else(Cpu::best), ..Place::new(open(device)?, options.dtype.unwrap_or(DType::F32)) })
 }
 
 fn open(device: Device) -> Result<candle_core::Device, LoadError> {

@@ -12,6 +12,7 @@ use crate::exec::tensor::TensorExecutor;
 use crate::exec::{self, Executor, Place};
 use crate::kernels::device::download::Download;
 use crate::kernels::device::{Ops, pool};
+use crate::kernels::host::Cpu;
 use crate::network::{DType, LoadError, Network, Weight};
 use crate::ragged::Packed;
 use candle_core::Tensor;
@@ -122,8 +123,8 @@ pub struct Pipeline {
     on_device: Vec<Stage>,
     dtype: DType,
     overlaps: bool,
-    /// Why the encoder does not run on the fused executor, if it does not.
-    fused: Result<(), &'static str>,
+    /// The level of the fused executor, or why the encoder does not run on it.
+    fused: Result<Cpu, &'static str>,
     /// The description with the files it maps, kept where the encoder is not the reference itself.
     network: Option<Network>,
     /// The same network in f32 on the processor, built when it is first asked for.
@@ -136,7 +137,7 @@ impl Pipeline {
     /// # Errors
     /// Weights that are not finite, a device that fails or is full.
     pub fn new(network: Network, stages: Stages, place: &Place) -> Result<Self, LoadError> {
-        let (encoder, fused) = (Executor::new(&network, place)?, exec::fused(&network, place));
+        let (encoder, fused) = (Executor::new(&network, place)?, exec::fused(&network, place).map(|(cpu, _)| cpu));
         let is_reference = matches!(encoder, Executor::Tensor(_)) && place.dtype == DType::F32;
         let width = network.width;
         let there = Place { dtype: DType::F32, ..place.clone() };
@@ -221,9 +222,9 @@ impl Pipeline {
         self.dtype
     }
 
-    /// `host` or `tensor`, and the reason for `tensor`.
-    pub fn executor(&self) -> (&'static str, Option<&'static str>) {
-        (self.encoder.name(), self.fused.err())
+    /// The level of the fused executor, or why it is not used.
+    pub fn fused(&self) -> Result<Cpu, &'static str> {
+        self.fused
     }
 
     /// What follows the encoder.

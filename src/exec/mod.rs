@@ -29,14 +29,13 @@ impl Executor {
     /// # Errors
     /// Weights that are not finite, a device that fails or is full; int8 where the fused executor does not run.
     pub fn new(network: &Network, place: &Place) -> std::result::Result<Self, LoadError> {
-        let element = if place.dtype == DType::Int8 { Element::Int8 } else { Element::F32 };
-        match (fused(network, place), Cpu::best()) {
-            (Ok(()), Some(cpu)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu, element)?))),
-            (Err(reason), _) if place.dtype == DType::Int8 => Err(LoadError::option(
+        match fused(network, place) {
+            Ok((cpu, element)) => Ok(Self::Host(Box::new(HostExecutor::new(network, cpu, element)?))),
+            Err(reason) if place.dtype == DType::Int8 => Err(LoadError::option(
                 "--dtype",
                 format!("int8 is computed by the fused executor only, which does not run this model here: {reason}"),
             )),
-            _ => Ok(Self::Tensor(Box::new(TensorExecutor::new(network, place)?))),
+            Err(_) => Ok(Self::Tensor(Box::new(TensorExecutor::new(network, place)?))),
         }
     }
 
@@ -76,21 +75,23 @@ impl Executor {
     }
 }
 
-/// Why the fused executor does not run this network there, for the log.
+/// The level at which the fused executor runs this network there, and what it multiplies.
 ///
 /// # Errors
-/// The reason, if it does not.
-pub fn fused(network: &Network, place: &Place) -> std::result::Result<(), &'static str> {
+/// Why it does not, for the log.
+pub fn fused(network: &Network, place: &Place) -> std::result::Result<(Cpu, Element), &'static str> {
     if !place.device.is_cpu() || place.ops == Ops::Fused {
         return Err("it computes on a GPU");
     }
-    if !matches!(place.dtype, DType::F32 | DType::Int8) {
-        return Err("the fused executor computes in f32 and int8 only");
-    }
-    if Cpu::best().is_none() {
-        return Err("the processor lacks AVX2 and FMA");
-    }
-    host::supports(network)
+    let element = match place.dtype {
+        DType::F32 => Element::F32,
+        DType::Bf16 => Element::Bf16,
+        DType::Int8 => Element::Int8,
+        DType::F16 => return Err("the fused executor does not compute in f16"),
+    };
+    let cpu = place.cpu.ok_or("the processor lacks AVX2 and FMA")?;
+    host::supports(network)?;
+    Ok((cpu, element))
 }
 
 /// What every executor refuses of a batch.

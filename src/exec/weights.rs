@@ -1,6 +1,7 @@
 //! From a weight's handle to a candle tensor on the device, in the dtype computed in, with every number checked.
 
 use crate::kernels::device::Ops;
+use crate::kernels::host::Cpu;
 use crate::network::{self, LoadError, Stored, Weight};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -12,22 +13,24 @@ pub struct Place {
     pub dtype: network::DType,
     /// Whose operations compute there.
     pub ops: Ops,
+    /// The level that the fused executor takes on a processor; `None` leaves everything to candle's operations.
+    pub cpu: Option<Cpu>,
 }
 
 impl Place {
     /// A device with the best operations that there are for it.
     pub fn new(device: Device, dtype: network::DType) -> Self {
-        Self { ops: Ops::of(&device), device, dtype }
+        Self { ops: Ops::of(&device), cpu: Cpu::best(), device, dtype }
     }
 
     /// The processor in f32: the reference for everything else.
     pub fn reference() -> Self {
-        Self::new(Device::Cpu, network::DType::F32)
+        Self { cpu: None, ..Self::new(Device::Cpu, network::DType::F32) }
     }
 
     /// The processor with the kernels of a GPU, run thread by thread: for tests of a build with `device-emulation`.
     pub fn emulated(dtype: network::DType) -> Self {
-        Self { device: Device::Cpu, dtype, ops: Ops::Fused }
+        Self { device: Device::Cpu, dtype, ops: Ops::Fused, cpu: None }
     }
 
     /// The dtype as candle names it; tensors beside an int8 network are f32.

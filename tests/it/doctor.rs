@@ -81,24 +81,29 @@ fn pooling_that_the_operator_names_is_said_to_be_his() {
 
 #[test]
 fn the_executor_is_the_one_that_runs_and_the_other_one_has_a_reason() {
-    let executor = |model: &Certified, dtype: &str| {
+    let executor_at = |model: &Certified, dtype: &str, level: &str| {
         let root = model.root();
         let words = ["doctor", "--offline", "--device", "cpu", "--json", "--dtype", dtype, "--model", root.to_str().unwrap(), "--min-cosine", "0"];
-        let output = vecmill(&words).output().unwrap();
+        let output = vecmill(&words).args(["--cpu-level", level]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         decision(&serde_json::from_slice(&output.stdout).unwrap(), "executor")
     };
+    let executor = |model: &Certified, dtype: &str| executor_at(model, dtype, "auto");
     let said = |name: &str, from: &str| (name.to_owned(), from.to_owned());
     let bert = Certified::new("old-mean");
     let fused = match Cpu::best() {
-        Some(_) => {
-            assert_eq!(executor(&bert, "int8"), said("host", "fused int8 kernels (AVX2)"));
-            said("host", "fused f32 kernels (AVX2)")
+        Some(cpu) => {
+            assert_eq!(
+                executor(&bert, "int8"),
+                said("host", &format!("fused int8 kernels at the level {}, the best of this processor", cpu.level()))
+            );
+            said("host", &format!("fused f32 kernels at the level {}, the best of this processor", cpu.level()))
         }
         None => said("tensor", "not the fused one: the processor lacks AVX2 and FMA"),
     };
     assert_eq!(executor(&bert, "f32"), fused);
-    assert_eq!(executor(&bert, "f16"), said("tensor", "not the fused one: the fused executor computes in f32 and int8 only"));
+    assert_eq!(executor_at(&bert, "f32", "scalar"), said("host", "fused f32 kernels at the level scalar, by --cpu-level"));
+    assert_eq!(executor(&bert, "f16"), said("tensor", "not the fused one: the fused executor does not compute in f16"));
     let (name, from) = executor(&Certified::of("jina_embeddings_v3", "hub-two-tasks"), "f32");
     assert!(name == "tensor" && (from.contains("task adapters") || Cpu::best().is_none()), "{name}: {from}");
 }

@@ -1,7 +1,8 @@
 //! Attention over packed texts: each (text, key head) by itself, its scores for a few queries at a time in the first-level cache.
 
-use super::dot::{Columns, Dot, TILE_MOST, VECTORS_MOST};
+use super::dot::{Columns, Dot, Element, TILE_MOST, VECTORS_MOST};
 use super::gemm::{Into, Lines, Panel, Target, panel_at};
+use super::panels::{Form, Scratch, Text, pack_keys, pack_values, turn};
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
 use super::{Act, Cpu, at_level, math};
@@ -24,6 +25,8 @@ pub struct Spec<'a> {
     pub reach: Option<usize>,
     /// Added to the scores by head and distance `key - query`: `[H, 2 M - 1]`, distance 0 in column `M - 1`, `M` at least the longest text's length.
     pub bias: Option<&'a [f32]>,
+    /// What queries, keys, shares and values are multiplied as: f32 or bf16 (int8 as f32). Scores, softmax and result are f32.
+    pub element: Element,
 }
 
 /// Queries, keys and values of all texts: a row per token, `stride` apart, with `H D` queries, then `G D` keys, then `G D` values.
@@ -36,17 +39,6 @@ pub struct Projected<'a> {
 /// Working memory that is kept from call to call; each thread borrows a piece.
 #[derive(Default)]
 pub struct Scratches(Mutex<Vec<Scratch>>);
-
-/// One thread's working memory.
-#[derive(Default)]
-struct Scratch {
-    /// `[L / PANEL][D][PANEL]`.
-    keys: Vec<f32>,
-    /// `[D / PANEL][L][PANEL]`.
-    values: Vec<f32>,
-    /// `[TILE, L rounded up]`.
-    scores: Vec<f32>,
-}
 
 impl Scratches {
     /// Held for the moment of taking only.
@@ -111,83 +103,36 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
     });
 }
 
-impl Scratch {
-    fn fit(&mut self, len: usize, dim: usize, panel: usize) {
-        let padded = len.next_multiple_of(panel);
-        let grow = |buffer: &mut Vec<f32>, size: usize| {
-            if buffer.len() < size {
-                buffer.resize(size, 0.);
-            }
-        };
-        grow(&mut self.keys, padded * dim);
-        grow(&mut self.values, dim.next_multiple_of(panel) * len);
-        grow(&mut self.scores, TILE_MOST * padded);
-    }
-}
-
-/// One text's part of the work: a key head and the query heads that read it.
-#[derive(Clone, Copy)]
-struct Text {
-    queries: *const f32,
-    keys: *const f32,
-    values: *const f32,
-    stride: usize,
-    len: usize,
-    first_head: usize,
-    group: usize,
-    /// `2 M - 1`.
-    distances: usize,
-    out: *mut f32,
-    width: usize,
-}
-
 /// # Safety
 /// The text's rows are as `attend` checked them, and the processor has the level.
 #[inline(always)]
 unsafe fn text_at<S: Simd>(text: Text, spec: &Spec, scratch: &mut Scratch) {
     // SAFETY: the caller's.
     unsafe {
-        let panel = S::Narrow::SHAPE.panel;
-        scratch.fit(text.len, spec.dim, panel);
-        pack_keys(text, spec.dim, panel, &mut scratch.keys);
-        pack_values(text, spec.dim, panel, &mut scratch.values);
+        match spec.element {
+            Element::Bf16 => text_as::<S::NarrowBf16>(text, spec, scratch),
+            Element::F32 | Element::Int8 => text_as::<S::Narrow>(text, spec, scratch),
+        }
+    }
+}
+
+/// # Safety
+/// As `text_at`.
+#[inline(always)]
+unsafe fn text_as<D: Dot>(text: Text, spec: &Spec, scratch: &mut Scratch) {
+    const { assert!(D::GROUP == 1 || D::GROUP == 2) };
+    let form = Form::of::<D>(text.len, spec.dim);
+    scratch.fit(form);
+    // SAFETY: the caller's.
+    unsafe {
+        pack_keys::<D>(text, form, scratch);
+        pack_values::<D>(text, form, scratch);
         for head in 0..text.group {
             let bias = spec.bias.map(|bias| &bias[(text.first_head + head) * text.distances..][..text.distances]);
-            for start in (0..text.len).step_by(S::Narrow::TILE) {
-                let rows = start..(start + S::Narrow::TILE).min(text.len);
-                queries_at::<S>(text, spec, head, rows, bias, scratch);
+            for start in (0..text.len).step_by(D::TILE) {
+                let rows = start..(start + D::TILE).min(text.len);
+                queries_at::<D>(text, spec, head, rows, bias, scratch);
             }
-        }
-    }
-}
-
-/// Keys turned into panels, the last filled up with zeros.
-///
-/// # Safety
-/// As `text_at`.
-unsafe fn pack_keys(text: Text, dim: usize, panel: usize, panels: &mut [f32]) {
-    for (index, block) in panels.chunks_exact_mut(dim * panel).take(text.len.div_ceil(panel)).enumerate() {
-        for lane in 0..panel {
-            let key = index * panel + lane;
-            for d in 0..dim {
-                // SAFETY: the row is there.
-                block[d * panel + lane] = if key < text.len { unsafe { *text.keys.add(key * text.stride + d) } } else { 0. };
-            }
-        }
-    }
-}
-
-/// Values as panels of dimensions, the last filled up with zeros.
-///
-/// # Safety
-/// As `text_at`.
-unsafe fn pack_values(text: Text, dim: usize, panel: usize, panels: &mut [f32]) {
-    for (index, block) in panels.chunks_exact_mut(text.len * panel).take(dim.div_ceil(panel)).enumerate() {
-        let width = (dim - index * panel).min(panel);
-        for (key, row) in block.chunks_exact_mut(panel).enumerate() {
-            // SAFETY: the row is there.
-            unsafe { std::ptr::copy_nonoverlapping(text.values.add(key * text.stride + index * panel), row.as_mut_ptr(), width) };
-            row[width..].fill(0.);
         }
     }
 }
@@ -197,43 +142,71 @@ unsafe fn pack_values(text: Text, dim: usize, panel: usize, panels: &mut [f32]) 
 /// # Safety
 /// As `text_at`.
 #[inline(always)]
-unsafe fn queries_at<S: Simd>(text: Text, spec: &Spec, head: usize, rows: Range<usize>, bias: Option<&[f32]>, scratch: &mut Scratch) {
+unsafe fn queries_at<D: Dot>(text: Text, spec: &Spec, head: usize, rows: Range<usize>, bias: Option<&[f32]>, scratch: &mut Scratch) {
     static ZEROS: [f32; VECTORS_MOST * LANES_MOST] = [0.; VECTORS_MOST * LANES_MOST];
-    let (dim, count, width) = (spec.dim, rows.len(), S::Narrow::SHAPE.panel);
-    let padded = text.len.next_multiple_of(width);
+    let form = Form::of::<D>(text.len, spec.dim);
+    let Form { dim, panel: width, dim_groups, len_groups, .. } = form;
+    let (count, padded) = (rows.len(), form.padded());
     let seen = spec.seen(rows.start, text.len).start..spec.seen(rows.end - 1, text.len).end;
+    // Whole groups of keys.
+    let whole = seen.start / D::GROUP * D::GROUP..seen.end.next_multiple_of(D::GROUP);
     let place = Into::Place(Act::Identity);
     let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), sum: std::ptr::null() };
     // SAFETY: the caller's: panels and scores are as `fit` made them, rows and output as `attend` checked.
     unsafe {
-        let queries = text.queries.add(rows.start * text.stride + head * dim);
-        let queries = Lines { words: queries.cast(), stride: text.stride, count, factors: std::ptr::null() };
+        let queries = queries_as::<D>(text, form, head, rows.clone(), scratch);
         let scores = scratch.scores.as_mut_ptr();
         for panel in seen.start / width..seen.end.div_ceil(width) {
-            let keys = Panel { weights: scratch.keys.as_ptr().add(panel * dim * width).cast(), columns, groups: dim, width };
-            panel_at::<S::Narrow>(queries, keys, Target { data: scores.add(panel * width), stride: padded, how: place });
+            let weights = scratch.keys.as_ptr().cast::<u32>().add(panel * dim_groups * width).cast();
+            let keys = Panel { weights, columns, groups: dim_groups, width };
+            panel_at::<D>(queries, keys, Target { data: scores.add(panel * width), stride: padded, how: place });
         }
         let mut shares = [0f32; TILE_MOST];
         for (row, share) in shares.iter_mut().enumerate().take(count) {
             let query = rows.start + row;
             let own = spec.seen(query, text.len);
             let line = std::slice::from_raw_parts_mut(scores.add(row * padded), padded);
-            line[seen.start..own.start].fill(0.);
-            line[own.end..seen.end].fill(0.);
+            line[whole.start..own.start].fill(0.);
+            line[own.end..whole.end].fill(0.);
             // Distance `key - query` stands in column `M - 1 + key - query`.
             let bias = bias.map(|bias| &bias[text.distances / 2 + own.start - query..][..own.len()]);
-            *share = softmax::<S>(&mut line[own], spec.scale, bias).recip();
+            *share = softmax::<D::S>(&mut line[own], spec.scale, bias).recip();
+            if D::GROUP > 1 {
+                let line = line[whole.clone()].as_mut_ptr();
+                turn::<D>(line, whole.len(), line.cast());
+            }
         }
         let out = text.out.add(rows.start * text.width + head * dim);
-        let shares_of = Lines { words: scores.add(seen.start).cast(), stride: padded, count, factors: std::ptr::null() };
+        let mixed = Lines { words: scores.add(whole.start).cast(), stride: padded, count, factors: std::ptr::null() };
         for panel in 0..dim.div_ceil(width) {
-            let weights = scratch.values.as_ptr().add((panel * text.len + seen.start) * width).cast();
-            let values = Panel { weights, columns, groups: seen.len(), width: (dim - panel * width).min(width) };
-            panel_at::<S::Narrow>(shares_of, values, Target { data: out.add(panel * width), stride: text.width, how: place });
+            let weights = scratch.values.as_ptr().cast::<u32>().add((panel * len_groups + whole.start / D::GROUP) * width).cast();
+            let values = Panel { weights, columns, groups: whole.len() / D::GROUP, width: (dim - panel * width).min(width) };
+            panel_at::<D>(mixed, values, Target { data: out.add(panel * width), stride: text.width, how: place });
         }
         for (row, share) in shares.iter().enumerate().take(count) {
             std::slice::from_raw_parts_mut(out.add(row * text.width), dim).iter_mut().for_each(|x| *x *= share);
         }
+    }
+}
+
+/// The queries of one head: where they stand, or turned.
+///
+/// # Safety
+/// As `text_at`.
+#[inline(always)]
+unsafe fn queries_as<D: Dot>(text: Text, form: Form, head: usize, rows: Range<usize>, scratch: &mut Scratch) -> Lines {
+    let count = rows.len();
+    // SAFETY: the caller's.
+    unsafe {
+        let row = |row: usize| text.queries.add(row * text.stride + head * form.dim);
+        if D::GROUP == 1 {
+            return Lines { words: row(rows.start).cast(), stride: text.stride, count, factors: std::ptr::null() };
+        }
+        let words = scratch.queries.as_mut_ptr();
+        for (index, query) in rows.enumerate() {
+            turn::<D>(row(query), form.dim, words.add(index * form.dim_groups));
+        }
+        Lines { words, stride: form.dim_groups, count, factors: std::ptr::null() }
     }
 }
 
@@ -296,6 +269,7 @@ unsafe fn softmax<S: Simd>(line: &mut [f32], scale: f32, bias: Option<&[f32]>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dot::to_bf16;
     use crate::testing::{cpus, near, numbers};
 
     fn naive(qkv: &[f32], stride: usize, texts: &[Range<usize>], spec: &Spec, longest: usize) -> Vec<f32> {
@@ -343,13 +317,19 @@ mod tests {
             let stride = (heads + 2 * kv_heads) * dim + 3;
             let qkv = numbers(case as u64, tokens * stride);
             let bias = numbers(77, heads * (2 * longest - 1));
-            for bias in [None, Some(bias.as_slice())] {
-                let spec = Spec { heads, kv_heads, dim, scale: 1.3, causal, reach, bias };
-                let want = naive(&qkv, stride, &texts, &spec, longest);
+            for (bias, element) in [(None, Element::F32), (Some(bias.as_slice()), Element::F32), (None, Element::Bf16), (Some(&bias), Element::Bf16)]
+            {
+                let spec = Spec { heads, kv_heads, dim, scale: 1.3, causal, reach, bias, element };
+                // What bf16 rounds besides its operands are the shares, to one part in 512.
+                let (rounded, most) = match element {
+                    Element::Bf16 => (qkv.iter().map(|x| f32::from_bits(u32::from(to_bf16(*x)) << 16)).collect(), 2.5e-3),
+                    _ => (qkv.clone(), 2e-5),
+                };
+                let want = naive(&rounded, stride, &texts, &spec, longest);
                 for (cpu, threads) in cpus().into_iter().flat_map(|cpu| [(cpu, 1), (cpu, 3)]) {
                     let mut got = vec![9.; want.len()];
                     attend(cpu, &Team::of(threads), Projected { data: &qkv, stride }, &texts, &spec, &mut got, &Scratches::default());
-                    near(&got, &want, 2e-5, &format!("{spec:?} {:?}", cpu.level()));
+                    near(&got, &want, most, &format!("{spec:?} {:?}", cpu.level()));
                 }
             }
         }

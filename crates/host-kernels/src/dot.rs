@@ -3,6 +3,8 @@
 use super::Level;
 use super::gemm::{Lines, Panel};
 use super::simd::{Scalar, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd_avx512::Avx512;
 
 /// What the numbers of a product are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,8 +166,14 @@ pub(super) fn shape(level: Level, element: Element) -> Shape {
         Level::Scalar => of::<Scalar>(element),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => of::<super::simd::Avx2>(element),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => of::<Avx512<super::dot_avx512::Alone>>(element),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => of::<Avx512<super::dot_avx512::Vnni>>(element),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16 => of::<Avx512<super::dot_avx512::VnniBf16>>(element),
         #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 => of::<Scalar>(element),
+        _ => of::<Scalar>(element),
     }
 }
 
@@ -217,7 +225,8 @@ unsafe impl Dot for ScalarBf16 {
         unsafe { Self::load(operand.cast()) }
     }
     unsafe fn dot(operand: [f32; 2], weights: [f32; 2], sums: f32) -> f32 {
-        operand[1].mul_add(weights[1], operand[0].mul_add(weights[0], sums))
+        // In the order of `vdpbf16ps`.
+        operand[0].mul_add(weights[0], operand[1].mul_add(weights[1], sums))
     }
     unsafe fn settle(sums: f32, columns: Columns, _: *const Factor) -> f32 {
         // SAFETY: good for one column, as the trait demands.

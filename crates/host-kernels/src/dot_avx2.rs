@@ -41,7 +41,7 @@ unsafe impl Dot for Avx2Bf16 {
     }
     #[inline(always)]
     unsafe fn dot(operand: [__m256; 2], weights: [__m256; 2], sums: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(operand[1], weights[1], _mm256_fmadd_ps(operand[0], weights[0], sums)) }
+        unsafe { _mm256_fmadd_ps(operand[0], weights[0], _mm256_fmadd_ps(operand[1], weights[1], sums)) }
     }
     #[inline(always)]
     unsafe fn settle(sums: __m256, columns: Columns, _: *const Factor) -> __m256 {

@@ -9,66 +9,26 @@ pub mod attention;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx2;
+#[cfg(target_arch = "x86_64")]
+mod dot_avx512;
 pub mod gemm;
+mod level;
 mod math;
 pub mod norm;
 pub mod operand;
 pub mod pack;
+mod panels;
 pub mod pool;
 mod quant;
 pub mod rope;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod simd_avx512;
 mod spread;
 
 pub use dot::Element;
 
-/// What the processor can do. Each level runs every kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Level {
-    /// One number at a time: runs anywhere, slowly. The reference.
-    Scalar,
-    /// Eight numbers at a time, with fused multiply-add.
-    Avx2,
-}
-
-impl Level {
-    /// The best level of this machine beyond `Scalar`; `None` if there is none, and candle's own operations are the better choice.
-    pub fn best() -> Option<Self> {
-        Self::Avx2.is_here().then_some(Self::Avx2)
-    }
-
-    /// Whether this machine has it.
-    pub fn is_here(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => false,
-        }
-    }
-}
-
-/// Proof that a level is there: only `Cpu::new` makes one, so kernels need not ask again.
-#[derive(Debug, Clone, Copy)]
-pub struct Cpu(Level);
-
-impl Cpu {
-    /// The level, if this machine has it.
-    pub fn new(level: Level) -> Option<Self> {
-        level.is_here().then_some(Self(level))
-    }
-
-    /// The best level of this machine, if it is worth more than candle's own operations.
-    pub fn best() -> Option<Self> {
-        Level::best().and_then(Self::new)
-    }
-
-    /// Which level it is.
-    pub fn level(self) -> Level {
-        self.0
-    }
-}
+pub use level::{Cpu, Level};
 
 /// An element-wise function that a matrix product can end in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,24 +43,60 @@ pub enum Act {
     Tanh,
 }
 
+/// Compiles `$body::<S>(args)` for a level that needs features of the processor.
+#[cfg(target_arch = "x86_64")]
+macro_rules! with_features {
+    ($name:ident, $features:literal, $level:ty, $body:ident($($arg:ident: $kind:ty),*)) => {
+        #[target_feature(enable = $features)]
+        #[allow(clippy::too_many_arguments)]
+        unsafe fn $name($($arg: $kind),*) {
+            // SAFETY: as the caller of `at_level` promises for the body.
+            unsafe { $body::<$level>($($arg),*) }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use with_features;
+
 /// Compiles `$body::<S>(args)` for each level and calls the one that `$cpu` proves to be there.
 macro_rules! at_level {
     ($cpu:expr, $body:ident($($arg:ident: $kind:ty),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
-        #[allow(clippy::too_many_arguments)]
-        unsafe fn avx2($($arg: $kind),*) {
-            // SAFETY: as the caller of `at_level` promises for the body.
-            unsafe { $body::<crate::simd::Avx2>($($arg),*) }
+        mod levels {
+            pub(super) use crate::dot_avx512::{Alone, Vnni, VnniBf16};
+            pub(super) use crate::simd::Avx2;
+            pub(super) use crate::simd_avx512::Avx512;
         }
+        #[cfg(target_arch = "x86_64")]
+        crate::with_features!(avx2, "avx2,fma", levels::Avx2, $body($($arg: $kind),*));
+        #[cfg(target_arch = "x86_64")]
+        crate::with_features!(avx512, "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq", levels::Avx512<levels::Alone>, $body($($arg: $kind),*));
+        #[cfg(target_arch = "x86_64")]
+        crate::with_features!(
+            avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni", levels::Avx512<levels::Vnni>, $body($($arg: $kind),*)
+        );
+        #[cfg(target_arch = "x86_64")]
+        crate::with_features!(
+            avx512_bf16, "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16", levels::Avx512<levels::VnniBf16>,
+            $body($($arg: $kind),*)
+        );
         match $cpu.level() {
             // SAFETY: the caller's, for the body; the scalar level needs nothing of the machine.
             crate::Level::Scalar => unsafe { $body::<crate::simd::Scalar>($($arg),*) },
             // SAFETY: the caller's, for the body; a `Cpu` of this level exists only where the machine has it.
             #[cfg(target_arch = "x86_64")]
             crate::Level::Avx2 => unsafe { avx2($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::Level::Avx512 => unsafe { avx512($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::Level::Avx512Vnni => unsafe { avx512_vnni($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::Level::Avx512Bf16 => unsafe { avx512_bf16($($arg),*) },
             #[cfg(not(target_arch = "x86_64"))]
-            crate::Level::Avx2 => unreachable!("no such level on this machine"),
+            level => unreachable!("the level {level} is not of this machine"),
         }
     }};
 }
@@ -114,7 +110,7 @@ pub(crate) mod testing {
 
     /// The levels of this machine.
     pub fn cpus() -> Vec<Cpu> {
-        [Level::Scalar, Level::Avx2].into_iter().filter_map(Cpu::new).collect()
+        Level::ALL.into_iter().filter_map(Cpu::new).collect()
     }
 
     /// Numbers in -1..1 from a seed.

@@ -145,7 +145,7 @@ unsafe fn turn_at<S: Simd>(weights: &Packed, x: *const f32, room: *mut f32, word
 /// # Safety
 /// As `turn_at`.
 #[inline(always)]
-unsafe fn convert<D: Dot>(x: *const f32, inner: usize, to: *mut u8) {
+pub(super) unsafe fn convert<D: Dot>(x: *const f32, inner: usize, to: *mut u8) {
     let (lanes, bytes) = (D::S::LANES, 4 / D::GROUP);
     let whole = inner / lanes * lanes;
     // SAFETY: the caller's; vectors reach up to `whole`, the rest goes by way of one on the stack.

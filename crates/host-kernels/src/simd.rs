@@ -12,10 +12,11 @@ pub(super) const LANES_MOST: usize = 16;
 pub(super) unsafe trait Simd: Sized {
     const LANES: usize;
     type V: Copy;
-    /// Its products by element, and the one of f32 that attention uses: panels of keys and of heads are better narrow.
+    /// Its products by element, and those that attention uses: panels of keys and of heads are better narrow.
     type F32: Dot<S = Self>;
     type Narrow: Dot<S = Self>;
     type Bf16: Dot<S = Self>;
+    type NarrowBf16: Dot<S = Self>;
     type Int8: Dot<S = Self>;
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -52,6 +53,7 @@ unsafe impl Simd for Scalar {
     type F32 = ScalarF32;
     type Narrow = ScalarF32;
     type Bf16 = ScalarBf16;
+    type NarrowBf16 = ScalarBf16;
     type Int8 = ScalarInt8;
     unsafe fn splat(x: f32) -> f32 {
         x
@@ -125,6 +127,7 @@ mod avx2 {
         type F32 = Avx2F32;
         type Narrow = Avx2F32;
         type Bf16 = Avx2Bf16;
+        type NarrowBf16 = Avx2Bf16;
         type Int8 = Avx2Int8;
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m256 {

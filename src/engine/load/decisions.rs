@@ -1,7 +1,7 @@
 //! What was decided about a model while it was loaded, and which file or option decided it: recorded once, for the log and for `doctor`.
 
 use super::info::ModelInfo;
-use super::{Device, Options};
+use super::{Options, faster_dtypes};
 use crate::engine::pipeline::Pipeline;
 use crate::engine::pipeline::modules::Modules;
 use serde::Serialize;
@@ -90,17 +90,18 @@ pub fn decide(info: &ModelInfo, pipeline: &Pipeline, seen: &Seen) -> Vec<Decisio
 
 /// How it runs here.
 pub fn running(info: &ModelInfo, pipeline: &Pipeline, options: &Options) -> [Decision; 4] {
-    let dtype = match (options.dtype, info.device) {
-        (Some(_), _) => "--dtype, the model's table, or auto after its goldens held",
-        (None, Device::Cpu) => "auto: f32 on a processor",
-        (None, _) => "auto: f32, as no goldens show that a faster type holds",
+    let dtype = match options.dtype {
+        Some(_) => "--dtype, the model's table, or auto after its goldens held",
+        None if faster_dtypes(options).is_empty() => "auto: f32, the fastest that this processor computes exactly",
+        None => "auto: f32, as no goldens show that a faster type holds",
     };
+    let level = if options.cpu.is_some() { "by --cpu-level" } else { "the best of this processor" };
     [
         Decision::new("device", info.device, options.device_from.clone()),
         Decision::new("dtype", info.dtype, dtype),
-        match pipeline.executor() {
-            ("host", _) => Decision::new("executor", "host", format!("fused {} kernels (AVX2)", info.dtype)),
-            (name, reason) => Decision::new("executor", name, format!("not the fused one: {}", reason.unwrap_or("it was not asked for"))),
+        match pipeline.fused() {
+            Ok(cpu) => Decision::new("executor", "host", format!("fused {} kernels at the level {}, {level}", info.dtype, cpu.level())),
+            Err(reason) => Decision::new("executor", "tensor", format!("not the fused one: {reason}")),
         },
         Decision::new("weights_mib", info.weight_bytes.div_ceil(1 << 20), "the encoder's tensors in this dtype"),
     ]

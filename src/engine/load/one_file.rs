@@ -1,11 +1,10 @@
 //! A model that is one GGUF file: the network out of its metadata and tensors, the pooling that it names, and unit length, as llama.cpp answers.
 
 use super::decisions::{self, Decision};
-use super::{DType, LoadError, Loaded, ModelInfo, Options, TextRules, map, open};
+use super::{LoadError, Loaded, ModelInfo, Options, TextRules, map, place};
 use crate::encoders::gguf::{Described, Gguf, Pooling, Vocabulary};
 use crate::engine::pipeline::pooling::Mode;
 use crate::engine::pipeline::{Pipeline, Stages};
-use crate::exec::Place;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -21,7 +20,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let described = gguf.describe()?;
     let (mode, pooling_named) = (mode(&described, &gguf, options)?, described.pooling.is_some());
     let device = options.device;
-    let place = Place::new(open(device)?, options.dtype.unwrap_or(DType::F32));
+    let place = place(device, options)?;
     let Described { architecture, network, dense, context, .. } = described;
     let stages = Stages::of_one_file(mode, &dense, network.width)?;
     let (hidden_size, vocabulary, positions) = (network.width, network.vocabulary(), network.max_tokens);

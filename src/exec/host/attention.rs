@@ -6,12 +6,12 @@ use super::parts::{self, Form};
 use super::space::{Space, fit};
 use crate::exec::between;
 use crate::exec::weights::numbers;
-use crate::kernels::host::Act;
 use crate::kernels::host::attention::{Projected, Spec, attend};
 use crate::kernels::host::gemm::{Into, Rows, product};
 use crate::kernels::host::norm::{Norm, norm_strided};
 use crate::kernels::host::pack::Packed;
 use crate::kernels::host::rope::{Angles, rotate};
+use crate::kernels::host::{Act, Element};
 use crate::network::{Attention, Frequencies, LoadError, Mask, Pairing, PositionBias, Rope};
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub(super) struct AttentionOp {
     qk_norm: Option<(Norm, Norm)>,
     rope: Option<usize>,
     bias: BiasOp,
+    element: Element,
 }
 
 impl AttentionOp {
@@ -56,6 +57,7 @@ impl AttentionOp {
             qk_norm: qk_norm.transpose()?,
             rope,
             bias: BiasOp::new(bias)?,
+            element: form.element,
         })
     }
 
@@ -72,7 +74,8 @@ impl AttentionOp {
         let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
         let bias = self.bias.at(longest, self.heads);
         let Mask { causal, reach } = self.mask;
-        let spec = Spec { heads: self.heads, kv_heads: self.kv_heads, dim: self.dim, scale: self.scale, causal, reach, bias: bias.as_deref() };
+        let (heads, kv_heads, dim, scale, element) = (self.heads, self.kv_heads, self.dim, self.scale, self.element);
+        let spec = Spec { heads, kv_heads, dim, scale, causal, reach, bias: bias.as_deref(), element };
         let mixed = fit(&mut space.mixed, tokens * inner);
         attend(run.cpu, run.team, Projected { data: qkv, stride }, run.texts, &spec, mixed, run.scratches);
         between::here();

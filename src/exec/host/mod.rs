@@ -1,4 +1,5 @@
-//! The fused executor: a `Network` on the processor, on packed weights, whole layers at a time, in f32 or with its large products in int8.
+//! The fused executor: a `Network` on the processor, on packed weights, whole layers at a time. In f32, or with the operands of its large products
+//! in bf16 or int8: sums, norms, softmax and what flows from layer to layer are f32 in all three.
 //!
 //! A batch is cut into groups of texts. One thread takes a group through all layers, so that its activations stay in that thread's cache and nobody
 //! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.

@@ -1,0 +1,150 @@
+//! An attention's keys and values as panels that a product reads, in f32 or bf16, and one thread's memory for them.
+
+use super::dot::{Dot, TILE_MOST};
+use super::operand::convert;
+
+/// One thread's working memory.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// `[L / PANEL][D / GROUP][PANEL]` words of `GROUP` dimensions.
+    pub(super) keys: Vec<Line>,
+    /// `[D / PANEL][L / GROUP][PANEL]` words of `GROUP` keys.
+    pub(super) values: Vec<Line>,
+    /// `[TILE][D / GROUP]`, where queries must be turned, and two rows on their way into the panels.
+    pub(super) queries: Vec<u32>,
+    /// `[TILE, L rounded up]`.
+    pub(super) scores: Vec<f32>,
+}
+
+/// Sixteen words at the start of a cache line, so that no vector of a panel lies in two.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(super) struct Line([u32; 16]);
+
+/// How a text's keys and values are packed.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) len: usize,
+    pub(super) dim: usize,
+    /// Columns of a panel.
+    pub(super) panel: usize,
+    /// `D / GROUP` and `L / GROUP`, rounded up.
+    pub(super) dim_groups: usize,
+    pub(super) len_groups: usize,
+}
+
+impl Form {
+    pub(super) fn of<D: Dot>(len: usize, dim: usize) -> Self {
+        Self { len, dim, panel: D::SHAPE.panel, dim_groups: dim.div_ceil(D::GROUP), len_groups: len.div_ceil(D::GROUP) }
+    }
+
+    /// Length of a line of scores: whole panels.
+    pub(super) fn padded(self) -> usize {
+        self.len.next_multiple_of(self.panel)
+    }
+}
+
+impl Scratch {
+    pub(super) fn fit(&mut self, form: Form) {
+        fn grow<T: Clone + Default>(buffer: &mut Vec<T>, size: usize) {
+            if buffer.len() < size {
+                buffer.resize(size, T::default());
+            }
+        }
+        grow(&mut self.keys, (form.padded() * form.dim_groups).div_ceil(16));
+        grow(&mut self.values, (form.dim.next_multiple_of(form.panel) * form.len_groups).div_ceil(16));
+        grow(&mut self.queries, (TILE_MOST * form.dim_groups).max(2 * form.dim));
+        grow(&mut self.scores, TILE_MOST * form.padded());
+    }
+}
+
+/// One text's part of the work: a key head and the query heads that read it.
+#[derive(Clone, Copy)]
+pub(super) struct Text {
+    pub(super) queries: *const f32,
+    pub(super) keys: *const f32,
+    pub(super) values: *const f32,
+    pub(super) stride: usize,
+    pub(super) len: usize,
+    pub(super) first_head: usize,
+    pub(super) group: usize,
+    /// `2 M - 1`.
+    pub(super) distances: usize,
+    pub(super) out: *mut f32,
+    pub(super) width: usize,
+}
+
+/// Keys turned into panels, the last filled up with zeros.
+///
+/// # Safety
+/// The text's rows are as `attend` checked them, the scratch has room, and the processor has the level.
+#[inline(always)]
+pub(super) unsafe fn pack_keys<D: Dot>(text: Text, form: Form, scratch: &mut Scratch) {
+    let (panel, groups) = (form.panel, form.dim_groups);
+    let (words, row) = (scratch.keys.as_mut_ptr().cast::<u32>(), scratch.queries.as_mut_ptr());
+    for key in 0..form.padded() {
+        // SAFETY: the caller's; a row is `groups` words.
+        unsafe {
+            if key < text.len {
+                turn::<D>(text.keys.add(key * text.stride), form.dim, row);
+            }
+            let to = words.add(key / panel * groups * panel + key % panel);
+            for group in 0..groups {
+                *to.add(group * panel) = if key < text.len { *row.add(group) } else { 0 };
+            }
+        }
+    }
+}
+
+/// Values as panels of dimensions, the last filled up with zeros.
+///
+/// # Safety
+/// The text's rows are as `attend` checked them, the scratch has room, and the processor has the level.
+#[inline(always)]
+pub(super) unsafe fn pack_values<D: Dot>(text: Text, form: Form, scratch: &mut Scratch) {
+    let Form { panel, dim, len_groups, .. } = form;
+    let words = scratch.values.as_mut_ptr().cast::<u32>();
+    for (index, group) in (0..dim.div_ceil(panel)).flat_map(|index| (0..len_groups).map(move |group| (index, group))) {
+        let width = (dim - index * panel).min(panel);
+        // SAFETY: the caller's: the group's first key is there, and so is the second unless the text ends before it.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(words.add((index * len_groups + group) * panel), panel);
+            let row = |key: usize| text.values.add(key * text.stride + index * panel);
+            if D::GROUP == 1 {
+                std::ptr::copy_nonoverlapping(row(group).cast(), to.as_mut_ptr(), width);
+            } else {
+                let halves = scratch.queries.as_mut_ptr().cast::<u16>();
+                convert::<D>(row(2 * group), width, halves.cast());
+                let second = 2 * group + 1 < text.len;
+                if second {
+                    convert::<D>(row(2 * group + 1), width, halves.add(dim).cast());
+                }
+                for (column, word) in to[..width].iter_mut().enumerate() {
+                    let second = if second { u32::from(*halves.add(dim + column)) << 16 } else { 0 };
+                    *word = u32::from(*halves.add(column)) | second;
+                }
+            }
+            to[width..].fill(0);
+        }
+    }
+}
+
+/// A row of `dim` numbers as words of `GROUP`, the last filled up with zeros.
+///
+/// # Safety
+/// `x` is good for `dim` numbers, `to` for as many words as they take, and the processor has the level. They may be the same place.
+#[inline(always)]
+pub(super) unsafe fn turn<D: Dot>(x: *const f32, dim: usize, to: *mut u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        let last = dim.div_ceil(D::GROUP) - 1;
+        if D::GROUP == 1 {
+            std::ptr::copy(x.cast(), to, dim);
+        } else if dim.is_multiple_of(D::GROUP) {
+            convert::<D>(x, dim, to.cast());
+        } else {
+            convert::<D>(x, dim, to.cast());
+            to.cast::<u16>().add(2 * last + 1).write(0);
+        }
+    }
+}
