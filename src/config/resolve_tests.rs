@@ -1,7 +1,7 @@
 //! Defaults, precedence between flags and file, and every impossible pair with its sentence.
 
 use super::*;
-use crate::kernels::host::{Cpu, Level};
+use crate::engine::load::{Cpu, Level};
 use clap::Parser;
 
 #[derive(Parser)]

@@ -89,6 +89,9 @@ pub fn fused(network: &Network, place: &Place) -> std::result::Result<(Cpu, Elem
         DType::Int8 => Element::Int8,
         DType::F16 => return Err("the fused executor does not compute in f16"),
     };
+    if element != Element::F32 && network.layers.is_empty() {
+        return Err("a table of vectors has no products");
+    }
     let cpu = place.cpu.ok_or("the processor lacks AVX2 and FMA")?;
     host::supports(network)?;
     Ok((cpu, element))

@@ -219,8 +219,13 @@ fn half_precision_is_near_and_can_be_computed_again_in_f32() {
             let half = load_dir(&dir, &Options { dtype: Some(dtype), ..models::exact() }).unwrap_or_else(|error| panic!("{error}"));
             let (dim, batch) = (half.pipeline.dim(), Packed::new(&texts));
             assert_eq!((half.info.dtype, half.pipeline.dtype()), (dtype, dtype));
-            // The fused executor fills panels up, so f32 may take a little more than twice as much.
-            assert!(half.info.weight_bytes * 2 <= exact.loaded.info.weight_bytes);
+            let (bytes, exact_bytes) = (half.info.weight_bytes, exact.loaded.info.weight_bytes);
+            match half.pipeline.fused() {
+                // It keeps tables and norms in f32; on networks this small they are most of it.
+                Ok(_) => assert!(bytes < exact_bytes, "{bytes} of {exact_bytes}"),
+                // In f32 the fused one fills panels up, so that may take a little more than twice as much.
+                Err(_) => assert!(bytes * 2 <= exact_bytes, "{bytes} of {exact_bytes}"),
+            }
             let again = half.pipeline.encode_f32(&batch).expect("computes");
             let near = half.pipeline.encode(&batch).expect("computes");
             for ((want, again), near) in exact.vectors(&texts).iter().zip(again.chunks_exact(dim)).zip(near.chunks_exact(dim)) {
