@@ -115,6 +115,7 @@ macro_rules! tiles {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use tiles;
 
 /// One f32 at a time, for the level `$level`: everything of `Dot` but the tiles.
@@ -151,6 +152,7 @@ macro_rules! f32_dot {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use f32_dot;
 
 /// What a level's product of an element is packed for.
