@@ -108,7 +108,7 @@ def latency(args) -> tuple[dict, list]:
 def memory(args) -> tuple[dict, list]:
     """Peak memory of a server that has done one job of a small and one of a large file."""
     peaks = []
-    for count in (2_000, 40_000):
+    for count in (1_000, 20_000):
         with place(args) as here:
             job = here.client.submit(lines(count))
             here.client.wait(job, lambda now: now["ended"])

@@ -53,7 +53,7 @@ def faiss(place):
 
 
 def stored_pgvector(index, count):
-    return np.array([row[0] for row in index.connection.execute("SELECT embedding FROM passages ORDER BY id")])
+    return np.array([row[0].to_numpy() for row in index.connection.execute("SELECT embedding FROM passages ORDER BY id")])
 
 
 def stored_qdrant(index, count):
