@@ -1,4 +1,4 @@
-"""Quality on labelled sets: a running vecmill server in f32 and in bf16, and sentence-transformers, on the same texts.
+"""Quality on labelled sets: a running vecmill server in several number types, and sentence-transformers, on the same texts.
 
     python benches/quality/quality.py --model all-MiniLM-L6-v2 --directory DIR [--binary target/release/vecmill] [--most N]
 
@@ -32,7 +32,7 @@ def arguments():
     parser.add_argument("--directory", type=pathlib.Path, required=True, help="the same model's directory, for sentence-transformers")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/vecmill")
     parser.add_argument("--sets", default="FiQA,PubMedQA,BoolQ,Lee")
-    parser.add_argument("--dtypes", default="f32,bf16")
+    parser.add_argument("--dtypes", default="f32,bf16,int8")
     parser.add_argument("--most", type=int, help="only the first N questions of each retrieval set; stated in the result")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the results: benches/runs/<date>-<machine>")
     return parser.parse_args()
