@@ -80,8 +80,9 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
             tokio::spawn(api::serve_tls(listener, api, tls, stopped))
         }
     };
-    let watched = books.clone();
-    tokio::spawn(async move { tokio::join!(watched.keys.watch(), watched.usage.run()) });
+    let (keys, usage) = (books.clone(), books.clone());
+    let watching = tokio::spawn(async move { keys.keys.watch().await });
+    tokio::spawn(async move { usage.usage.run().await });
     tokio::select! {
         Ok(error) = &mut loading_failed => return Err(error),
         () = service.engine().ended() => return Err(anyhow!("the device thread has ended; see the log")),
@@ -101,6 +102,8 @@ async fn serve(resolved: Resolved) -> anyhow::Result<()> {
     service.engine().stop();
     let _ = tokio::time::timeout(DEVICE_GRACE, service.engine().ended()).await;
     books.usage.flush().await;
+    // It would find the store closed and say so.
+    watching.abort();
     books.store.close().await;
     tracing::info!("stopped");
     Ok(())

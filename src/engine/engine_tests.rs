@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 
 /// What a test puts on the device: a function of a batch, with the row of a text made from its first id.
-struct Fake<F>(F);
+pub(super) struct Fake<F>(pub(super) F);
 
 impl<F: Fn(&Packed) -> Result<Vec<f32>, ComputeError>> Compute for Fake<F> {
     fn dim(&self) -> usize {
@@ -26,7 +26,7 @@ impl<F: Fn(&Packed) -> Result<Vec<f32>, ComputeError>> Compute for Fake<F> {
 }
 
 /// `[first id, length]` of each text.
-fn rows(batch: &Packed) -> Vec<f32> {
+pub(super) fn rows(batch: &Packed) -> Vec<f32> {
     batch.segments.ranges().flat_map(|range| [batch.ids[range.start] as f32, range.len() as f32]).collect()
 }
 
@@ -52,7 +52,7 @@ fn work(model: ModelId, texts: Vec<Tokens>) -> Work {
     Work { model, client: 0, weight: 1, bulk: false, deadline: soon(), texts }
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 

@@ -1,31 +1,9 @@
 //! Several devices behind one queue: they share the work, and one that fails loses no request.
 
+use super::tests::{Fake, rows, soon};
 use super::*;
 use crate::ragged::Packed;
 use std::sync::mpsc;
-
-/// A device of a test: what it does with a batch.
-struct Fake<F>(F);
-
-impl<F: Fn(&Packed) -> Result<Vec<f32>, ComputeError>> Compute for Fake<F> {
-    fn dim(&self) -> usize {
-        2
-    }
-    fn longest(&self) -> usize {
-        512
-    }
-    fn encode(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
-        (self.0)(batch)
-    }
-    fn encode_f32(&self, batch: &Packed) -> Result<Vec<f32>, ComputeError> {
-        (self.0)(batch)
-    }
-}
-
-/// `[first id, length]` of each text.
-fn rows(batch: &Packed) -> Vec<f32> {
-    batch.segments.ranges().flat_map(|range| [batch.ids[range.start] as f32, range.len() as f32]).collect()
-}
 
 /// Ids below this are those of the warm-up and of the engine's own question whether a device still works.
 const FIRST: u32 = 100;
@@ -44,10 +22,6 @@ async fn engine(devices: Vec<Make>) -> (Engine, ModelId) {
     let engine = Engine::start(options, &names).unwrap();
     let ready = engine.load("m", devices).await.unwrap();
     (engine, ready.model)
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
 }
 
 fn texts(ids: std::ops::Range<u32>) -> Vec<Tokens> {
