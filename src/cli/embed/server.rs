@@ -4,6 +4,7 @@ use super::super::start;
 use super::flags::{Flags, Normalize};
 use super::window::Limits;
 use crate::config::{Models, ServeModel};
+use crate::engine::load::Cpu;
 use crate::engine::{self, Engine};
 use crate::hub;
 use crate::service::registry::{Model, Registry, Settings};
@@ -25,6 +26,8 @@ pub struct Server {
     model: Arc<Model>,
     dimensions: Option<usize>,
     input_type: Option<String>,
+    /// The level of the processor that kernels are chosen for: another one rounds otherwise.
+    level: &'static str,
 }
 
 /// What is known of the vectors before the first one.
@@ -48,6 +51,7 @@ impl Server {
         let what = hub::parse(&flags.model)?;
         let settings =
             Settings { truncate: flags.truncate.unwrap_or_default(), as_the_model: flags.normalize == Normalize::Model, ..Settings::default() };
+        let level = load.cpu.or_else(Cpu::best).map_or("none", |cpu| cpu.level().name());
         let model = ServeModel { slug: what.slug(), what, settings, load };
         let budgets = Some(hub.cache_dir.join("budgets.json"));
         let options = engine::Options { max_batch_tokens: None, max_batch_texts: None, max_queue_tokens: TOKENS, profile: budgets };
@@ -62,7 +66,7 @@ impl Server {
         let service = Arc::new(Service::new(options, Registry::new(vec![start::place(&model)])?, engine)?);
         start::load_all(&service, vec![model], &devices, &hub, 0).await?;
         let model = service.models().first().context("no model")?.clone();
-        Ok(Self { service, model, dimensions: flags.dimensions, input_type: flags.input_type.clone() })
+        Ok(Self { service, model, dimensions: flags.dimensions, input_type: flags.input_type.clone(), level })
     }
 
     /// What every vector will be like.
@@ -79,9 +83,10 @@ impl Server {
             ("embedding space (weights, pooling, prompts, size)", space.clone()),
             ("dtype", loaded.info.dtype.to_string()),
             ("device", format!("{:?}", loaded.info.device)),
+            ("--cpu-level", self.level.to_owned()),
             ("longest text in tokens", loaded.info.max_tokens.to_string()),
         ];
-        Ok(Facts { dim, space, limits: Limits::of(budget.tokens, budget.texts, loaded.engine.tokens_per_s), identity })
+        Ok(Facts { dim, space, limits: Limits::of(budget.bulk_tokens, budget.texts, loaded.engine.tokens_per_s), identity })
     }
 
     /// The name that the model is listed under.
