@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::dialect::Dialect;
+use super::reply;
 use crate::service::access::Key;
 use crate::service::limits::{Pass, Standing};
 use crate::telemetry;
@@ -125,7 +126,8 @@ pub(super) struct Code(pub(super) &'static str);
 
 /// Gives each request its id and reports how it went.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
-    let address = request.extensions().get::<Connection>().and_then(|connection| connection.peer);
+    let connection = request.extensions().get::<Connection>().cloned();
+    let address = connection.as_ref().and_then(|connection| connection.peer);
     let seen = Seen::new(request.headers(), request.uri().path(), address);
     request.extensions_mut().insert(seen.clone());
     let probe = is_probe(request.uri().path());
@@ -144,6 +146,10 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     report.answered = true;
     if let Ok(id) = HeaderValue::from_str(&seen.id) {
         response.headers_mut().insert(REQUEST_ID, id);
+    }
+    // What was refused before its body was read cannot be followed by another request: the client is told, and does not find out by a broken one.
+    if connection.is_some_and(|connection| connection.left_unread()) {
+        response.headers_mut().extend(HeaderMap::from_iter(reply::CLOSE));
     }
     settle(&seen, &mut response).await;
     if !probe {

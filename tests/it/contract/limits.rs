@@ -2,7 +2,8 @@
 
 use super::{EMBED, assert_fault, small};
 use crate::fake::{Server, key};
-use crate::raw::{Reply, send};
+use crate::raw::{Reply, connect, read_reply, request, send};
+use std::io::{Read, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use vecmill::service::access::Access;
 use vecmill::service::limits::{Options, Quota};
@@ -114,4 +115,17 @@ fn an_address_without_a_key_is_limited_and_one_with_a_key_is_not() {
     );
     let ask = || send(open.addr, "POST", EMBED, &[], BODY);
     assert_eq!([ask().status, ask().status, ask().status], [200, 200, 429], "where nobody has a key, addresses are all there is");
+}
+
+#[test]
+fn a_request_refused_before_its_body_was_read_says_that_its_connection_ends() {
+    let server = server(Options { key: Quota { requests_per_minute: Some(2), tokens_per_minute: None }, ..Options::default() });
+    let mut stream = connect(server.addr);
+    let mut ask = || {
+        stream.write_all(&request("POST", EMBED, &[("authorization", "Bearer sgk_a")], BODY.as_bytes())).unwrap();
+        let reply = read_reply(&mut stream, "POST");
+        (reply.status, reply.header("connection").map(str::to_owned))
+    };
+    assert_eq!([ask(), ask(), ask()], [(200, None), (200, None), (429, Some("close".to_owned()))]);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "an orderly end");
 }
