@@ -15,6 +15,7 @@ use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Row, Tra
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where the store is.
@@ -65,6 +66,8 @@ const SECRET_BYTES: usize = 32;
 pub struct Store {
     pool: AnyPool,
     postgres: bool,
+    /// A database in memory lives as long as a connection to it, and those of a pool come and go: one that was left half-way is replaced.
+    _keeper: Option<Arc<Mutex<AnyConnection>>>,
 }
 
 impl Store {
@@ -90,17 +93,23 @@ impl Store {
                 sqlite_url(path)?
             }
             Place::Postgres(url) => url.clone(),
-            Place::Memory => "sqlite::memory:".to_owned(),
+            Place::Memory => format!("sqlite:file:vecmill-{}?mode=memory&cache=shared", uuid::Uuid::now_v7().simple()),
         };
         let options = AnyConnectOptions::from_str(&url).map_err(|error| error.to_string())?;
         // The pool would try again and again; at the start the first refusal is the answer.
         let first = AnyConnection::connect_with(&options).await.map_err(|error| error.to_string())?;
-        first.close().await.map_err(|error| error.to_string())?;
+        let keeper = match place {
+            Place::Memory => Some(Arc::new(Mutex::new(first))),
+            Place::File(_) | Place::Postgres(_) => {
+                first.close().await.map_err(|error| error.to_string())?;
+                None
+            }
+        };
         let pool = AnyPoolOptions::new().acquire_timeout(PATIENCE);
         let pool = if postgres {
             pool.max_connections(POSTGRES_CONNECTIONS)
         } else {
-            // One connection for ever: with it a database in memory would end.
+            // One connection for as long as it is sound.
             let pool = pool.max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None);
             pool.after_connect(|connection, _| {
                 Box::pin(async move {
@@ -114,7 +123,7 @@ impl Store {
         };
         let pool = pool.connect_with(options).await.map_err(|error| error.to_string())?;
         schema::migrator(postgres).run(&pool).await.map_err(|error| error.to_string())?;
-        Ok(Self { pool, postgres })
+        Ok(Self { pool, postgres, _keeper: keeper })
     }
 
     /// True if other servers may use this store too.
@@ -241,6 +250,16 @@ pub(crate) mod tests {
             first.close().await;
             assert_eq!(Store::open(&place).await.unwrap().secret().await.unwrap(), secret);
             assert_ne!(Store::open(&Place::Memory).await.unwrap().secret().await.unwrap(), secret);
+        });
+    }
+
+    #[test]
+    fn what_is_in_memory_outlives_a_connection() {
+        run(async {
+            let store = Store::open(&Place::Memory).await.unwrap();
+            let secret = store.secret().await.unwrap();
+            store.pool.acquire().await.unwrap().close().await.unwrap();
+            assert_eq!(store.secret().await.unwrap(), secret);
         });
     }
 
