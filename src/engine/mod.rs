@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod profile;
 pub mod queue;
 
+pub use crate::kernels::threads::usable as usable_threads;
 pub use compute::Compute;
 pub use pending::{Computed, Failure};
 pub use pipeline::ComputeError;
