@@ -76,6 +76,8 @@ fn limits_of_the_model_are_named_with_field_value_and_limit() {
     }
     let prompt = refused(json!({"model": MINILM, "input": "x", "input_type": "poem"}));
     assert!(prompt[0].0 == "input_type" && prompt[0].1.contains("query"), "{prompt:?}");
+    let long_name = refused(json!({"model": MINILM, "input": "x", "input_type": "z".repeat(100_000)}));
+    assert!(long_name[0].0 == "input_type" && long_name[0].1.len() < 400, "{} bytes", long_name[0].1.len());
 
     let cut = server.embed(&json!({"model": MINILM, "input": ["short", long], "truncate": "end", "dimensions": 384})).1;
     let items = &cut["data"]["data"];
