@@ -79,10 +79,15 @@ pub(in crate::api) async fn stream(api: &Api, file: &str, bytes: i64) -> Result<
         };
         Ok::<_, axum::BoxError>(piece.map(|piece| (piece, (None, reader))))
     });
-    let mut response = Response::new(Body::from_stream(pieces));
+    Ok(jsonl(Body::from_stream(pieces), bytes))
+}
+
+/// An answer of JSON lines, `bytes` bytes of them.
+pub(in crate::api) fn jsonl(body: Body, bytes: i64) -> Response {
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
     response.headers_mut().insert(header::CONTENT_LENGTH, bytes.into());
-    Ok(response)
+    response
 }
 
 /// A link to a job's results that needs no key.
