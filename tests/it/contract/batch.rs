@@ -147,7 +147,12 @@ fn a_jobs_results_are_its_users_and_whoever_has_the_link() {
         format!("{output}?expires=1&signature=00"),
     ] {
         assert_fault(&send(server.addr, "GET", &bad, &[], ""), 401, "AUTH_TOKEN_INVALID", &[], &bad);
+        let wrong = call(&server, "GET", &bad, "sgk_nobody", "");
+        assert_fault(&wrong, 401, "AUTH_TOKEN_INVALID", &[], &bad);
     }
+    let old = format!("{output}?expires=1&signature=00");
+    assert_eq!(ids(&lines_of(&call(&server, "GET", &old, "sgk_a", ""))), ["a"], "with a key an old link is no worse than none");
+    assert_fault(&call(&server, "GET", &old, "sgk_other", ""), 404, "NOT_FOUND", &[], "with another user's key");
     assert_eq!(call(&server, "GET", &format!("{BATCH}/{id}/errors"), "sgk_a", "").status, 404, "no errors, no file");
     assert!(job["error_file_url"].is_null() && job["error_file_id"].is_null());
     let cancelled = call(&server, "POST", &format!("{BATCH}/{id}/cancel"), "sgk_a", "");
@@ -155,6 +160,15 @@ fn a_jobs_results_are_its_users_and_whoever_has_the_link() {
     let again = json!({"input_file_url": format!("scaigrid://file/{}", job["output_file_id"].as_str().unwrap())});
     assert_eq!(call(&server, "POST", BATCH, "sgk_a", &again.to_string()).status, 200, "a file of one's own is taken, whatever is in it");
     assert_fault(&call(&server, "POST", BATCH, "sgk_other", &again.to_string()), 422, "VALIDATION_ERROR", &["input_file_url"], "another user's file");
+}
+
+#[test]
+fn where_nobody_needs_a_key_an_old_link_needs_none_either() {
+    let server = Server::start(Options { max_body_bytes: 1 << 20, ..small() });
+    let id = submit(&server, "sgk_any", &[line("a", &json!("x"))])["id"].as_str().unwrap().to_owned();
+    ended(&server, "sgk_any", &id);
+    let old = format!("{BATCH}/{id}/output?expires=1&signature=00");
+    assert_eq!(ids(&lines_of(&send(server.addr, "GET", &old, &[], ""))), ["a"]);
 }
 
 #[test]
