@@ -143,6 +143,12 @@ fn aliases_are_other_names_for_a_model_with_presets_of_their_own() {
     assert_eq!((of(MINILM).get("alias_of"), items.len()), (None, 3));
     let one: serde_json::Value = serde_json::from_str(&server.get("/v1/models/openai%2Ftext-embedding-3-small").1).unwrap();
     assert_eq!(one["data"], of("openai/text-embedding-3-small"));
+    let one: serde_json::Value = serde_json::from_str(&server.get("/v1/models/short:query").1).unwrap();
+    assert_eq!(one["data"], of("short"), "with a prompt behind it, it is the same alias");
+    let addr = server.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let reply = send(addr, "POST", "/v1/inference/embed", &[], r#"{"model":"short","input":"x"}"#);
+    assert_eq!(reply.header("x-embedding-space"), of("short")["space"].as_str(), "the space of what it gives");
+    assert_ne!(of("short")["space"], of(MINILM)["space"]);
     assert!(server.get("/oai/v1/models/short").1.contains("\"id\":\"short\""));
     let metrics = server.get("/metrics").1;
     assert!(!metrics.contains("model=\"short\""), "metrics count the model, whatever it was called");
