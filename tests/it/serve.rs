@@ -157,7 +157,7 @@ fn aliases_are_other_names_for_a_model_with_presets_of_their_own() {
 }
 
 #[test]
-fn a_key_sees_the_aliases_of_its_own_models_only() {
+fn a_key_sees_the_aliases_of_its_own_models_only_and_the_log_names_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let (file, keys) = (dir.path().join("vecmill.toml"), dir.path().join("keys.toml"));
     std::fs::write(&file, format!("[aliases]\nopen = {MINILM:?}\nhidden = \"secret\"\n")).unwrap();
@@ -165,7 +165,7 @@ fn a_key_sees_the_aliases_of_its_own_models_only() {
     let hash = "6403f3485b0760855826611b4f9f9144cfb1b6373fbf638aa640826df15724a4";
     std::fs::write(&keys, format!("[[key]]\nname = \"k\"\nsha256 = {hash:?}\nuser = \"u\"\ntenant = \"t\"\nmodels = [\"open\"]\n")).unwrap();
     let secret = format!("secret={}", real_minilm().display());
-    let server = Server::start(&["--model", &secret, "--config", file.to_str().unwrap(), "--keys", keys.to_str().unwrap()]);
+    let mut server = Server::start(&["--model", &secret, "--config", file.to_str().unwrap(), "--keys", keys.to_str().unwrap()]);
     let addr = server.base.strip_prefix("http://").unwrap().parse().unwrap();
     let ask = |method: &str, path: &str, body: &str| send(addr, method, path, &[("authorization", "Bearer sgk_a")], body);
     let listed = ask("GET", "/oai/v1/models", "").json();
@@ -173,7 +173,16 @@ fn a_key_sees_the_aliases_of_its_own_models_only() {
     assert_eq!(ids, ["open", MINILM], "a key that names an alias may use its model");
     assert_eq!(ask("GET", "/v1/models/hidden", "").status, 403);
     assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"hidden","input":"x"}"#).status, 403);
-    assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"open","input":"x"}"#).status, 200);
+    let reply = ask("POST", "/v1/embeddings", r#"{"model":"open","input":"whispered words"}"#);
+    assert_eq!(reply.status, 200);
+    server.terminate();
+    server.wait();
+    let log = server.log();
+    let line = log.lines().rfind(|line| line.contains(r#""event":"request""#)).expect("a line per request");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let names = ["request_id", "tenant_id", "user_id", "method", "route"].map(|name| line[name].as_str());
+    assert_eq!(names, [reply.header("x-request-id"), Some("t"), Some("u"), Some("POST"), Some("/v1/embeddings")], "{line}");
+    assert!(!log.contains("sgk_a") && !log.contains("whispered"), "neither keys nor texts: {log}");
 }
 
 #[test]
