@@ -68,6 +68,9 @@ fn limits_of_the_model_are_named_with_field_value_and_limit() {
     let long = "word ".repeat(300);
     let too_long = refused(json!({"model": MINILM, "input": ["short", long]}));
     assert!(too_long[0].0 == "input.1" && too_long[0].1.contains("302") && too_long[0].1.contains("256"), "{too_long:?}");
+    let (status, told) = server.post("/oai/v1/embeddings", &json!({"model": MINILM, "input": ["short", long]}));
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && message.contains("This model's maximum context length is 256 tokens, however you requested 302 tokens"), "{told}");
     let too_much = refused(json!({"model": MINILM, "input": vec!["word ".repeat(200); 6]}));
     assert!(too_much[0].0 == "input" && too_much[0].1.contains("1000"), "{too_much:?}");
     for (dimensions, part) in [(0, "1"), (385, "384"), (128, "Matryoshka")] {
