@@ -370,3 +370,24 @@ fn fault_of(refusal: Refusal, deadline: Instant) -> Fault {
 fn whole_seconds(wait: Duration) -> u32 {
     wait.as_secs_f64().ceil().clamp(1.0, 60.0) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_never_be_in_time_is_the_requests_own_fault() {
+        let deadline = Instant::now() + Duration::from_secs(55);
+        let slow = Refusal::TooSlow { tokens: 9000, tokens_per_s: 120.0, needs: Duration::from_secs(75) };
+        let fault = fault_of(slow, deadline);
+        assert_eq!((fault.http_status(), fault.details()[0].field.as_ref()), (422, "input"));
+        for part in ["9000 tokens", "75 s", "120 tokens per second"] {
+            assert!(fault.message().contains(part), "{part} in {}", fault.message());
+        }
+        for (wait, told) in [(0, 1), (2500, 3), (600_000, 60)] {
+            let full = fault_of(Refusal::Full { retry_after: Duration::from_millis(wait) }, deadline);
+            assert_eq!((full.code(), full.retry_after_s()), ("BACKEND_RATE_LIMITED", Some(told)), "after {wait} ms");
+        }
+        assert_eq!(fault_of(Refusal::Stopped, deadline).code(), "MODEL_UNAVAILABLE");
+    }
+}
