@@ -39,7 +39,9 @@ fn a_batch_equals_its_texts_alone_in_both_lanes() {
 fn sigterm_finishes_what_is_admitted_and_exits_with_zero() {
     let mut server = Server::start(&[]);
     let text = "many words that take a moment to compute ".repeat(20);
-    let (base, body) = (server.base.clone(), json!({"model": MINILM, "input": vec![text; 64]}).to_string());
+    // Equal ones would be computed once.
+    let texts: Vec<String> = (0..64).map(|n| format!("{n} {text}")).collect();
+    let (base, body) = (server.base.clone(), json!({"model": MINILM, "input": texts}).to_string());
     let request = std::thread::spawn(move || ureq::post(format!("{base}/v1/inference/embed")).send(body).map(|response| response.status().as_u16()));
     // The request is inside once tokens wait or a batch has been computed.
     while !server.get("/metrics").1.lines().any(|line| line.starts_with("vecmill_queue_tokens") && !line.ends_with(" 0")) {
