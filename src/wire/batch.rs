@@ -2,6 +2,7 @@
 
 use super::Fault;
 use super::object::{MAX_NAME_CHARS, Object};
+use super::{Fault, echo};
 use super::scalar::Scalar;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -165,7 +166,8 @@ impl Line {
             url: Option<Scalar<'a>>,
             body: Option<IgnoredAny>,
         }
-        let head: Head = serde_json::from_slice(text).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {error}")))?;
+        let head: Head =
+            serde_json::from_slice(text).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {}", echo(&error.to_string()))))?;
         let custom_id = match head.custom_id {
             Some(Scalar::Str(id)) if !id.is_empty() => id.into_owned(),
             None | Some(Scalar::Null) => return Err(("missing_required_parameter", "custom_id is missing".to_owned())),
@@ -305,6 +307,8 @@ mod tests {
             assert_eq!(Line::parse(line.as_bytes()).unwrap_err().0, code, "{line}");
         }
         let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#).unwrap();
+        let long = Line::parse(format!("\"{}\"", "x".repeat(100_000)).as_bytes()).unwrap_err();
+        assert!(long.0 == "invalid_json_line" && long.1.len() < 400, "{} bytes", long.1.len());
         assert_eq!((line.method.as_str(), line.url.as_str()), ("POST", ""));
     }
 
