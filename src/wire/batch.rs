@@ -99,7 +99,8 @@ fn metadata(object: &mut Object) -> Option<Map<String, Value>> {
 fn file(url: &Value) -> Result<Source, String> {
     let url = url.as_str().filter(|url| url.len() <= MAX_URL_BYTES).ok_or_else(|| format!("must be a string of at most {MAX_URL_BYTES} bytes"))?;
     if let Some(id) = url.strip_prefix(FILE_SCHEME) {
-        let fine = !id.is_empty() && id.len() <= MAX_NAME_CHARS;
+        // No id has control characters, and PostgreSQL takes no NUL in a text.
+        let fine = !id.is_empty() && id.len() <= MAX_NAME_CHARS && !id.chars().any(char::is_control);
         return fine.then(|| Source::File(id.to_owned())).ok_or_else(|| format!("must be {FILE_SCHEME}FILE_ID"));
     }
     if FETCHED.iter().any(|scheme| url.starts_with(scheme)) {
@@ -278,6 +279,7 @@ mod tests {
             (json!({"input_file_url": "scaigrid://file/x", "input_file_base64": "e30K"}), vec!["input_file_url"]),
             (json!({"input_file_url": "s3://b/x"}), vec!["input_file_url"]),
             (json!({"input_file_url": format!("https://{}", "x".repeat(9000))}), vec!["input_file_url"]),
+            (json!({"input_file_url": "scaigrid://file/a\0b"}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/"}), vec!["input_file_url"]),
             (
                 json!({"input_file_base64": "***", "endpoint_completion_window": "2h", "metadata": []}),
