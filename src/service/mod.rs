@@ -22,7 +22,7 @@ mod window;
 use crate::engine::{Engine, Failure, Refusal, Work};
 use crate::ragged::Tokens;
 use crate::telemetry;
-use crate::wire::{Detail, Fault, Truncate};
+use crate::wire::{Detail, Fault, Truncate, echo};
 use alias::Alias;
 use books::stored;
 use ingest::Ingest;
@@ -282,7 +282,7 @@ fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
         native
     });
     let role = model.role(info, call.input_type.as_deref()).unwrap_or_else(|names| {
-        let name = call.input_type.as_deref().unwrap_or_default();
+        let name = echo(call.input_type.as_deref().unwrap_or_default());
         details.push(Detail::new("input_type", format!("this model has no prompt {name:?}; it takes {}", names.0.join(", "))));
         Role::default()
     });
