@@ -183,7 +183,7 @@ pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, pane
 /// # Safety
 /// `out` is good for `min(width, LANES)` numbers.
 #[inline(always)]
-unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
+pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
     // SAFETY: the caller's; what does not fit goes by way of a whole vector on the stack.
     unsafe {
         if width >= S::LANES {

@@ -11,6 +11,7 @@ mod dot;
 mod dot_avx2;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx512;
+pub mod follow;
 pub mod gemm;
 mod level;
 mod math;
