@@ -1,7 +1,6 @@
 //! Batch jobs on the wire: the submission, the lines of input and output, and the job as clients see it.
 
 use super::object::{MAX_NAME_CHARS, Object};
-use super::{Fault, echo};
 use super::scalar::Scalar;
 use super::{Fault, echo};
 use base64::Engine as _;
@@ -279,7 +278,6 @@ mod tests {
             (json!({"input_file_url": "scaigrid://file/x", "input_file_base64": "e30K"}), vec!["input_file_url"]),
             (json!({"input_file_url": "s3://b/x"}), vec!["input_file_url"]),
             (json!({"input_file_url": format!("https://{}", "x".repeat(9000))}), vec!["input_file_url"]),
-            (json!({"input_file_url": "scaigrid://file/a\0b"}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/"}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/a\0b"}), vec!["input_file_url"]),
             (
@@ -312,8 +310,6 @@ mod tests {
         let long = Line::parse(format!("\"{}\"", "x".repeat(100_000)).as_bytes()).unwrap_err();
         assert!(long.0 == "invalid_json_line" && long.1.len() < 400, "{} bytes", long.1.len());
         let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#).unwrap();
-        let long = Line::parse(format!("\"{}\"", "x".repeat(100_000)).as_bytes()).unwrap_err();
-        assert!(long.0 == "invalid_json_line" && long.1.len() < 400, "{} bytes", long.1.len());
         assert_eq!((line.method.as_str(), line.url.as_str()), ("POST", ""));
     }
 
