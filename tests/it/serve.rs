@@ -88,8 +88,6 @@ fn limits_of_the_model_are_named_with_field_value_and_limit() {
     let items = &cut["data"]["data"];
     assert_eq!((&items[1]["truncated"], &items[1]["original_tokens"]), (&json!(true), &json!(302)));
     assert!(items[0].get("truncated").is_none() && items[0].get("original_tokens").is_none());
-    let long_name = refused(json!({"model": MINILM, "input": "x", "input_type": "z".repeat(100_000)}));
-    assert!(long_name[0].0 == "input_type" && long_name[0].1.len() < 400, "{} bytes", long_name[0].1.len());
     // However long: its length is what is wrong with it, not the load of the server.
     let huge = "word ".repeat(400_000);
     assert_eq!(refused(json!({"model": MINILM, "input": huge}))[0].0, "input.0");
