@@ -108,7 +108,7 @@ unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Tar
 /// # Safety
 /// `out` is good for `min(width, LANES)` numbers.
 #[inline(always)]
-unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
+pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
     // What does not fit goes by way of a whole vector on the stack.
     let mut whole = [0f32; LANES_MOST];
     let fits = width >= S::LANES;

@@ -13,6 +13,7 @@ mod dot_avx2;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx512;
 mod dot_scalar;
+pub mod follow;
 pub mod gemm;
 mod kernel;
 mod level;
