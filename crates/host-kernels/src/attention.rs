@@ -182,7 +182,7 @@ impl Few<'_> {
         }
     }
 
-    /// Scores in place of which the weights of values stand then, turned; gives what each row's are to be multiplied by.
+    /// Makes scores the weights of values, turned, where they stand; gives what a mix by each row of these is to be multiplied by.
     ///
     /// # Safety
     /// As `text_at`.
