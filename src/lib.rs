@@ -4,7 +4,7 @@
 //!
 //! 1. [`api`] reads the body within limits of size and time, knows the key, and lets [`wire`] parse it; every fault of a field is found in one pass.
 //! 2. [`service`] admits it by bytes, turns its texts into tokens on a few threads of its own, and submits them to the engine, whole or not at all.
-//! 3. [`engine`] keeps them in one queue (two lanes, fair between clients). Whenever a device is free, its thread takes a batch of
+//! 3. [`engine`] keeps them in one queue (two lanes, fair between clients, equal texts once). Whenever a device is free, its thread takes a batch of
 //!    one model, lays the texts end to end ([`ragged`]) and runs the pipeline of `modules.json`: encoder, pooling, and what follows.
 //! 4. The encoder is a [`network`], plain data written by a page of [`encoders`]; an executor of [`exec`] runs it with the operations of [`kernels`]:
 //!    on a CPU the fused one, on packed weights, where it knows every word of the description; else the one on candle tensors, which on an

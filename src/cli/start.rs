@@ -40,7 +40,7 @@ pub fn place(model: &ServeModel) -> Model {
 /// A named device that cannot be used.
 pub fn choose(named: &[Device]) -> anyhow::Result<Choice> {
     let choice = load::choose(named)?;
-    tracing::info!(devices = names(&choice).join(","), why = choice.from, "computing");
+    tracing::info!(devices = names(&choice).join(","), threads = threads::count(), why = choice.from, "computing");
     Ok(choice)
 }
 

@@ -297,8 +297,7 @@ impl ServeModel {
 
 /// The options of commands that load a model.
 pub fn resolve_models(said: &ModelSaid, env: &Env) -> Result<Models, ConfigError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = said.threads.unwrap_or(cores);
+    let threads = said.threads.unwrap_or_else(engine::usable_threads);
     if threads == 0 {
         return impossible("--threads must be at least 1");
     }

@@ -25,6 +25,7 @@ enum Todo {
 
 /// A model on the device, under the name that its metrics carry.
 pub(super) struct Place {
+    pub(super) id: ModelId,
     pub(super) name: String,
     pub(super) compute: Box<dyn Compute>,
 }
@@ -157,7 +158,7 @@ fn next(shared: &Shared, index: usize, wait: bool) -> Option<Todo> {
             return Some(Todo::Batch(batch));
         }
         let next = state.queue.next(Instant::now());
-        next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
+        next.expired.iter().for_each(|job| job.fail(&Failure::Deadline));
         shared.queue_changed(&state);
         if let Some(batch) = next.batch {
             return Some(Todo::Batch(batch));
@@ -183,7 +184,7 @@ fn load(load: Load) -> Option<(ModelId, Place)> {
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", flight::text_of(panic.as_ref()))));
     let (facts, place) = match made {
         Ok((compute, pace)) => {
-            (Ok(Facts { dim: compute.dim(), pace, overtaken: compute.can_be_overtaken() }), Some((model, Place { name, compute })))
+            (Ok(Facts { dim: compute.dim(), pace, overtaken: compute.can_be_overtaken() }), Some((model, Place { id: model, name, compute })))
         }
         Err(error) => (Err(error), None),
     };
@@ -211,7 +212,7 @@ impl Drop for LastWords<'_> {
         }
         state.phase = Phase::Stopped;
         let returned: Vec<Job> = state.returned.drain(..).flat_map(|batch| batch.jobs).collect();
-        state.queue.clear().iter().chain(&returned).for_each(|job| job.pending.fail(Failure::Dead));
+        state.queue.clear().iter().chain(&returned).for_each(|job| job.fail(&Failure::Dead));
         drop(state);
         self.shared.alive.send_replace(false);
     }

@@ -223,6 +223,61 @@ async fn a_short_request_overtakes_bulk_work_between_two_operations() {
     assert_eq!(*order.lock().unwrap(), [502, 500, 501]);
 }
 
+#[tokio::test]
+async fn a_text_asked_for_many_times_at_once_is_computed_once() {
+    let (started, wait_for_start) = mpsc::channel();
+    let (go, wait_for_go) = mpsc::channel::<()>();
+    let computed = Arc::new(Mutex::new(Vec::new()));
+    let seen = computed.clone();
+    let (engine, model) = engine(move |batch| {
+        if batch.ids[0] == 500 {
+            started.send(()).unwrap();
+            wait_for_go.recv().unwrap();
+        }
+        seen.lock().unwrap().extend(batch.segments.ranges().map(|range| batch.ids[range.start]));
+        Ok(rows(batch))
+    })
+    .await;
+    let first = engine.submit(work(model, vec![text(500, 4)])).unwrap();
+    wait_for_start.recv().unwrap();
+    computed.lock().unwrap().clear();
+    // The same text while it is computed, two texts twice in one request, and one whose prompt counts differently.
+    let during = engine.submit(work(model, vec![text(500, 4)])).unwrap();
+    let double = engine.submit(work(model, vec![text(501, 4), text(502, 4), text(501, 4), text(500, 4)])).unwrap();
+    let other = engine.submit(work(model, vec![Tokens { prompt_len: 2, ..text(501, 4) }])).unwrap();
+    go.send(()).unwrap();
+    for ticket in [first, during] {
+        assert_eq!(ticket.wait_until(soon()).await.unwrap().vectors, [500.0, 4.0]);
+    }
+    assert_eq!(double.wait_until(soon()).await.unwrap().vectors, [501.0, 4.0, 502.0, 4.0, 501.0, 4.0, 500.0, 4.0]);
+    other.wait_until(soon()).await.unwrap();
+    let mut computed = computed.lock().unwrap().clone();
+    computed.sort_unstable();
+    assert_eq!(computed, [500, 501, 501, 502]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_no_twin_along() {
+    let (started, wait_for_start) = mpsc::channel();
+    let (go, wait_for_go) = mpsc::channel::<()>();
+    let (engine, model) = engine(move |batch| {
+        if batch.ids[0] == 500 {
+            started.send(()).unwrap();
+            wait_for_go.recv().unwrap();
+        }
+        Ok(rows(batch))
+    })
+    .await;
+    let first = engine.submit(work(model, vec![text(500, 4)])).unwrap();
+    wait_for_start.recv().unwrap();
+    let leaves = engine.submit(work(model, vec![text(501, 4)])).unwrap();
+    let stays = engine.submit(work(model, vec![text(501, 4)])).unwrap();
+    drop(leaves);
+    drop(first);
+    go.send(()).unwrap();
+    assert_eq!(stays.wait_until(soon()).await.unwrap().vectors, [501.0, 4.0]);
+}
+
 /// A device that computes beside the thread that feeds it, and notes what it is told; memory for `most` tokens at a time.
 struct Beside {
     notes: Arc<Mutex<Vec<String>>>,

@@ -42,7 +42,7 @@ fn tokens(jobs: &[Job]) -> usize {
 /// Gives what is still wanted of a batch to the device.
 pub(super) fn take_off(models: &HashMap<ModelId, Place>, batch: Batch<Job>) -> Option<Flying> {
     let model = models.get(&batch.model)?;
-    let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.pending.is_over()).collect();
+    let jobs: Vec<Job> = batch.jobs.into_iter().filter(|job| !job.is_over()).collect();
     if jobs.is_empty() {
         return None;
     }
@@ -66,15 +66,22 @@ fn hand_out(shared: &Shared, model: &Place, mut jobs: Vec<Job>, started: Instant
     let result = flight.and_then(|flight| finish(flight, jobs.len() * model.compute.dim()));
     let took = started.elapsed();
     let mut last: Option<&Arc<Pending>> = None;
-    for job in &jobs {
+    for request in jobs.iter().flat_map(Job::requests) {
         // Texts of one request mostly lie side by side; counted twice is better than a table per batch.
-        if last.is_none_or(|last| !Arc::ptr_eq(last, &job.pending)) {
-            job.pending.spent(took);
+        if last.is_none_or(|last| !Arc::ptr_eq(last, request)) {
+            request.spent(took);
         }
-        last = Some(&job.pending);
+        last = Some(request);
     }
     match result {
-        Ok(vectors) => deliver(shared, model, &jobs, &vectors),
+        Ok(vectors) => {
+            // Some came while this was being computed.
+            let mut state = shared.lock();
+            jobs.iter_mut().for_each(|job| state.queue.join_twins(model.id, job));
+            shared.queue_changed(&state);
+            drop(state);
+            deliver(shared, model, &jobs, &vectors);
+        }
         Err(error) if jobs.len() > 1 => {
             tracing::warn!(texts = jobs.len(), error = why(&error), "batch failed; it is split and tried again");
             let rest = jobs.split_off(jobs.len() / 2);
@@ -90,7 +97,7 @@ fn hand_out(shared: &Shared, model: &Place, mut jobs: Vec<Job>, started: Instant
             tracing::error!(error = why(&error), "the device failed");
             return Err(jobs);
         }
-        Err(error) => jobs.iter().for_each(|job| give_up(shared, &job.pending, why(&error))),
+        Err(error) => jobs.iter().for_each(|job| give_up(shared, job, &why(&error))),
     }
     Ok(())
 }
@@ -131,7 +138,7 @@ fn deliver(shared: &Shared, model: &Place, jobs: &[Job], vectors: &[f32]) {
     let dim = model.compute.dim();
     for (job, row) in jobs.iter().zip(vectors.chunks_exact(dim.max(1))) {
         if row.iter().all(|value| value.is_finite()) {
-            job.pending.put(job.index, row);
+            job.put(row);
             continue;
         }
         let again = catch_unwind(AssertUnwindSafe(|| model.compute.encode_f32(&Packed::new([&job.tokens]))));
@@ -139,21 +146,23 @@ fn deliver(shared: &Shared, model: &Place, jobs: &[Job], vectors: &[f32]) {
             Ok(Ok(row)) if row.len() == dim && row.iter().all(|value| value.is_finite()) => {
                 meter::repair(&model.name);
                 tracing::warn!(tokens = job.tokens.len(), "a non-finite vector was computed again in f32");
-                job.pending.put(job.index, &row);
+                job.put(&row);
             }
             _ => {
                 tracing::error!(tokens = job.tokens.len(), "a vector is not finite, not even in f32");
-                give_up(shared, &job.pending, "the model gives no finite vector for one of the texts".to_owned());
+                give_up(shared, job, "the model gives no finite vector for one of the texts");
             }
         }
     }
 }
 
-/// Fails a request and takes the rest of its texts out of the queue.
-fn give_up(shared: &Shared, pending: &Pending, reason: String) {
-    tracing::error!(%reason, "a request failed");
-    pending.fail(Failure::Compute(reason));
-    shared.lock().queue.cancel(pending.id);
+/// Fails the requests that want a text, and takes the rest of their texts out of the queue.
+fn give_up(shared: &Shared, job: &Job, reason: &str) {
+    for request in job.requests() {
+        tracing::error!(%reason, "a request failed");
+        request.fail(Failure::Compute(reason.to_owned()));
+        shared.lock().queue.cancel(request.id);
+    }
 }
 
 /// A failure that no operation reported itself.

@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod profile;
 pub mod queue;
 
+pub use crate::kernels::threads::usable as usable_threads;
 pub use compute::Compute;
 pub use pending::{Computed, Failure};
 pub use pipeline::ComputeError;
@@ -24,6 +25,7 @@ use pending::{Job, Pending};
 use profile::Profile;
 use queue::{Batch, Budget, Lane, ModelId, Queue, RequestId, Submission};
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -153,6 +155,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     options: Options,
     next_request: AtomicU64,
+    /// By what equal texts find each other; random, so that nobody can make different ones meet.
+    hasher: RandomState,
 }
 
 impl Engine {
@@ -169,7 +173,7 @@ impl Engine {
         };
         let shared =
             Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), hurry: AtomicBool::new(false), alive: watch::channel(true).0 });
-        let engine = Self { shared: shared.clone(), options, next_request: AtomicU64::new(0) };
+        let engine = Self { shared: shared.clone(), options, next_request: AtomicU64::new(0), hasher: RandomState::new() };
         for (index, name) in devices.iter().enumerate() {
             let (shared, own_name) = (shared.clone(), name.clone());
             std::thread::Builder::new().name(format!("device {name}")).spawn(move || device::run(shared, index, &own_name))?;
@@ -233,6 +237,7 @@ impl Engine {
         let Work { model, client, weight, bulk, deadline, texts } = work;
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let tokens: usize = texts.iter().map(Tokens::len).sum();
+        let digests: Vec<u64> = texts.iter().map(|text| self.hasher.hash_one(&text.ids)).collect();
         let mut state = self.shared.lock();
         let Some(&Some(Facts { dim, pace, .. })) = state.models.get(model) else { return Err(Refusal::Stopped) };
         if state.phase != Phase::Running {
@@ -248,11 +253,11 @@ impl Engine {
             return Err(Refusal::Full { retry_after: wait.saturating_sub(left) });
         }
         let (pending, answer) = Pending::new(id, texts.len(), dim);
-        let place = |(index, tokens): (usize, Tokens)| {
+        let place = |(index, (tokens, digest)): (usize, (Tokens, u64))| {
             let len = tokens.len();
-            (Job { pending: pending.clone(), index, tokens }, len)
+            (Job::new(pending.clone(), index, tokens, digest), len)
         };
-        let jobs = texts.into_iter().enumerate().map(place).collect();
+        let jobs = texts.into_iter().zip(digests).enumerate().map(place).collect();
         let submitted = state.queue.submit(Submission { id, model, client, weight, bulk, deadline, jobs });
         submitted.map_err(|full| Refusal::Full { retry_after: state.time_until_room(full) })?;
         self.shared.queue_changed(&state);

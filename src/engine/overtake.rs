@@ -65,7 +65,7 @@ fn turn(shared: &Shared, models: &Models, overtaken: &Overtaken) {
     let started = Instant::now();
     let mut state = shared.lock();
     let next = state.queue.next_interactive(started);
-    next.expired.iter().for_each(|job| job.pending.fail(Failure::Deadline));
+    next.expired.iter().for_each(|job| job.fail(&Failure::Deadline));
     shared.queue_changed(&state);
     drop(state);
     if let Some(batch) = next.batch {

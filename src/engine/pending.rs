@@ -1,6 +1,6 @@
 //! One request while its texts are computed in pieces: gathers the rows, answers once, whole or not at all.
 
-use super::queue::RequestId;
+use super::queue::{RequestId, Twin};
 use crate::ragged::Tokens;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,11 +44,66 @@ struct State {
     reply: Option<oneshot::Sender<Result<Computed, Failure>>>,
 }
 
-/// One text of a request.
+/// Where a row goes.
+struct Wanted {
+    pending: Arc<Pending>,
+    index: usize,
+}
+
+/// One text, for the request that asked for it and for those that ask for the same in the meantime.
 pub struct Job {
-    pub pending: Arc<Pending>,
-    pub index: usize,
     pub tokens: Tokens,
+    digest: u64,
+    wanted: Wanted,
+    /// By its twins; most texts have none.
+    also: Vec<Wanted>,
+}
+
+impl Job {
+    /// A text of one request; `digest` is that of its ids.
+    pub fn new(pending: Arc<Pending>, index: usize, tokens: Tokens, digest: u64) -> Self {
+        Self { tokens, digest, wanted: Wanted { pending, index }, also: Vec::new() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Wanted> {
+        std::iter::once(&self.wanted).chain(&self.also)
+    }
+
+    /// The requests that wait for it.
+    pub fn requests(&self) -> impl Iterator<Item = &Arc<Pending>> {
+        self.all().map(|wanted| &wanted.pending)
+    }
+
+    /// True if nobody waits for it any more.
+    pub fn is_over(&self) -> bool {
+        self.requests().all(|request| request.is_over())
+    }
+
+    /// Gives its row to all that wait for it.
+    pub fn put(&self, row: &[f32]) {
+        self.all().for_each(|wanted| wanted.pending.put(wanted.index, row));
+    }
+
+    /// Ends all requests that wait for it.
+    pub fn fail(&self, failure: &Failure) {
+        self.requests().for_each(|request| request.fail(failure.clone()));
+    }
+}
+
+impl Twin for Job {
+    fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    fn is_twin(&self, other: &Self) -> bool {
+        let what = |tokens: &Tokens| (tokens.prompt_len, tokens.adapter);
+        self.tokens.ids == other.tokens.ids && what(&self.tokens) == what(&other.tokens)
+    }
+
+    fn join(&mut self, twin: Self) {
+        self.also.push(twin.wanted);
+        self.also.extend(twin.also);
+    }
 }
 
 impl Pending {

@@ -1,7 +1,12 @@
-//! Which texts are computed next: two lanes, fair between clients, under limits. Pure: no clock, channel or tensor; generic over the job.
+//! Which texts are computed next: two lanes, fair between clients, under limits, equal ones once. Pure: no clock, channel or tensor; generic over the job.
+
+mod waiting;
+
+pub use waiting::Twin;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
+use waiting::{Request, Waiting};
 
 /// A request with at most this many texts and `INTERACTIVE_TOKENS` tokens goes before bulk work.
 pub const INTERACTIVE_TEXTS: usize = 16;
@@ -32,7 +37,7 @@ pub struct Budget {
 }
 
 /// Short requests, which people wait for, and everything else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     Interactive,
     Bulk,
@@ -75,7 +80,9 @@ pub struct Full {
 pub struct Batch<J> {
     pub model: ModelId,
     pub lane: Lane,
+    /// Of the texts, each counted once however many want it.
     pub tokens: usize,
+    /// Different from each other: twins have joined.
     pub jobs: Vec<J>,
 }
 
@@ -86,14 +93,6 @@ pub struct Next<J> {
     pub batch: Option<Batch<J>>,
     /// Texts whose deadline has passed; they have left the queue.
     pub expired: Vec<J>,
-}
-
-struct Request<J> {
-    model: ModelId,
-    weight: u32,
-    lane: Lane,
-    deadline: Instant,
-    jobs: VecDeque<(J, usize)>,
 }
 
 /// One client's place in one lane of one model.
@@ -124,7 +123,7 @@ pub struct Queue<J> {
     budgets: Vec<Budget>,
     /// `[lane][model]`.
     lines: [Vec<Line>; 2],
-    requests: HashMap<RequestId, Request<J>>,
+    waiting: Waiting<J>,
     queued_tokens: usize,
     queued_texts: usize,
     arrivals: u64,
@@ -132,14 +131,14 @@ pub struct Queue<J> {
     interactive_run: u32,
 }
 
-impl<J> Queue<J> {
+impl<J: Twin> Queue<J> {
     /// An empty queue that holds at most `limit_tokens`.
     pub fn new(limit_tokens: usize) -> Self {
         Self {
             limit_tokens,
             budgets: Vec::new(),
             lines: [Vec::new(), Vec::new()],
-            requests: HashMap::new(),
+            waiting: Waiting::default(),
             queued_tokens: 0,
             queued_texts: 0,
             arrivals: 0,
@@ -210,7 +209,7 @@ impl<J> Queue<J> {
         self.queued_texts += jobs.len();
         self.arrivals += 1;
         let arrival = self.arrivals;
-        self.requests.insert(id, Request { model, weight: weight.max(1), lane, deadline, jobs: jobs.into() });
+        self.waiting.insert(id, Request::new(model, weight.max(1), lane, deadline, jobs));
         let line = &mut self.lines[lane as usize][model];
         line.tokens += tokens;
         let now = line.now;
@@ -224,19 +223,37 @@ impl<J> Queue<J> {
 
     /// Takes a request's waiting texts out: its client left, or one of its texts failed. Gives them back.
     pub fn cancel(&mut self, id: RequestId) -> Vec<J> {
-        let Some(request) = self.requests.remove(&id) else { return Vec::new() };
-        let tokens: usize = request.jobs.iter().map(|(_, tokens)| tokens).sum();
-        self.queued_tokens -= tokens;
-        self.queued_texts -= request.jobs.len();
+        let Some(request) = self.waiting.remove(id) else { return Vec::new() };
+        let (lane, model, jobs) = (request.lane, request.model, request.into_left());
         // Its number stays in the client's turn; whoever comes upon it there finds no request and passes on.
-        self.lines[request.lane as usize][request.model].tokens -= tokens;
-        request.jobs.into_iter().map(|(job, _)| job).collect()
+        self.left(lane, model, jobs.len(), jobs.iter().map(|(_, tokens)| tokens).sum());
+        jobs.into_iter().map(|(job, _)| job).collect()
+    }
+
+    /// Gives a text that is about to be computed, or was, everything that waits for the same; it costs nothing more, so nobody's turn moves on.
+    pub fn join_twins(&mut self, model: ModelId, job: &mut J) {
+        self.join_twins_of(&[Lane::Interactive, Lane::Bulk], model, job);
+    }
+
+    fn join_twins_of(&mut self, lanes: &[Lane], model: ModelId, job: &mut J) {
+        for &lane in lanes {
+            while let Some(twin) = self.waiting.take_twin(lane, model, job) {
+                self.left(lane, model, 1, twin.tokens);
+                job.join(twin.job);
+            }
+        }
+    }
+
+    /// Counts what has left a line.
+    fn left(&mut self, lane: Lane, model: ModelId, texts: usize, tokens: usize) {
+        self.queued_tokens -= tokens;
+        self.queued_texts -= texts;
+        self.lines[lane as usize][model].tokens -= tokens;
     }
 
     /// Takes out everything that waits.
     pub fn clear(&mut self) -> Vec<J> {
-        let ids: Vec<RequestId> = self.requests.keys().copied().collect();
-        ids.into_iter().flat_map(|id| self.cancel(id)).collect()
+        self.waiting.ids().into_iter().flat_map(|id| self.cancel(id)).collect()
     }
 
     /// Whether short requests wait.
@@ -298,9 +315,10 @@ impl<J> Queue<J> {
     /// One text after the other from the client that has had least, until the budget is reached.
     fn fill(&mut self, lane: Lane, model: ModelId, now: Instant, expired: &mut Vec<J>) -> Batch<J> {
         let budget = self.budgets[model];
-        let most = match lane {
-            Lane::Interactive => budget.tokens,
-            Lane::Bulk => budget.bulk_tokens,
+        // A short request is not made to wait for the end of a bulk batch that wants the same text.
+        let (most, twins): (_, &[Lane]) = match lane {
+            Lane::Interactive => (budget.tokens, &[Lane::Interactive, Lane::Bulk]),
+            Lane::Bulk => (budget.bulk_tokens, &[Lane::Bulk]),
         };
         let mut batch = Batch { model, lane, tokens: 0, jobs: Vec::new() };
         while batch.jobs.len() < budget.texts.max(1) {
@@ -308,7 +326,8 @@ impl<J> Queue<J> {
             if !batch.jobs.is_empty() && batch.tokens + tokens > most {
                 break;
             }
-            let Some(job) = self.take(lane, model, id) else { break };
+            let Some(mut job) = self.take(lane, model, id) else { break };
+            self.join_twins_of(twins, model, &mut job);
             batch.tokens += tokens;
             batch.jobs.push(job);
         }
@@ -326,11 +345,8 @@ impl<J> Queue<J> {
                 line.turns.remove(&client);
                 continue;
             };
-            match self.requests.get(&id) {
-                Some(request) if request.deadline > now => {
-                    let tokens = request.jobs.front().map(|(_, tokens)| *tokens)?;
-                    return Some((id, tokens));
-                }
+            match self.waiting.get(id) {
+                Some(request) if request.deadline > now => return Some((id, request.first_tokens()?)),
                 Some(_) => expired.extend(self.cancel(id)),
                 None => {
                     if let Some(turn) = line.turns.get_mut(&client) {
@@ -343,22 +359,16 @@ impl<J> Queue<J> {
 
     /// Takes the first text of the request that `peek` named and moves its client's turn on by the text's tokens.
     fn take(&mut self, lane: Lane, model: ModelId, id: RequestId) -> Option<J> {
-        let request = self.requests.get_mut(&id)?;
-        let (job, tokens) = request.jobs.pop_front()?;
-        let share = tokens as u64 * CLOCK / u64::from(request.weight);
-        let done = request.jobs.is_empty();
-        if done {
-            self.requests.remove(&id);
-        }
-        self.queued_tokens -= tokens;
-        self.queued_texts -= 1;
+        let weight = self.waiting.get(id)?.weight;
+        let taken = self.waiting.take_first(id)?;
+        let share = taken.tokens as u64 * CLOCK / u64::from(weight);
+        self.left(lane, model, 1, taken.tokens);
         let line = &mut self.lines[lane as usize][model];
-        line.tokens -= tokens;
         let (served, _, client) = line.order.pop_first()?;
         line.now = served;
         if let Some(turn) = line.turns.get_mut(&client) {
             turn.served = served + share;
-            if done {
+            if taken.last {
                 turn.requests.pop_front();
             }
             if turn.requests.is_empty() {
@@ -367,7 +377,7 @@ impl<J> Queue<J> {
                 line.order.insert((turn.served, turn.arrival, client));
             }
         }
-        Some(job)
+        Some(taken.job)
     }
 }
 

@@ -6,12 +6,58 @@ use std::time::Duration;
 
 const BUDGET: Budget = Budget { tokens: 100, bulk_tokens: 100, texts: 8 };
 
-fn submission(id: RequestId, client: u64, deadline: Instant, lens: &[usize]) -> Submission<(RequestId, usize)> {
-    let jobs = lens.iter().enumerate().map(|(index, &tokens)| ((id, index), tokens)).collect();
+/// A text that says what it is.
+#[derive(Debug, Clone)]
+struct Text {
+    /// Its request and place there.
+    at: (RequestId, usize),
+    what: u64,
+    /// The twins that have joined.
+    twins: Vec<(RequestId, usize)>,
+}
+
+impl Text {
+    /// Unlike all others.
+    fn unique(at: (RequestId, usize)) -> Self {
+        Self { at, what: at.0 * 1000 + at.1 as u64, twins: Vec::new() }
+    }
+
+    /// Like all of the same number.
+    fn of(what: u64, at: (RequestId, usize)) -> Self {
+        Self { what, ..Self::unique(at) }
+    }
+}
+
+impl Twin for Text {
+    /// Digests of different texts meet here more often than in life.
+    fn digest(&self) -> u64 {
+        self.what / 2
+    }
+    fn is_twin(&self, other: &Self) -> bool {
+        self.what == other.what
+    }
+    fn join(&mut self, twin: Self) {
+        self.twins.push(twin.at);
+        self.twins.extend(twin.twins);
+    }
+}
+
+fn ats(texts: &[Text]) -> Vec<(RequestId, usize)> {
+    texts.iter().map(|text| text.at).collect()
+}
+
+fn submission(id: RequestId, client: u64, deadline: Instant, lens: &[usize]) -> Submission<Text> {
+    let jobs = lens.iter().enumerate().map(|(index, &tokens)| (Text::unique((id, index)), tokens)).collect();
     Submission { id, model: 0, client, weight: 1, bulk: false, deadline, jobs }
 }
 
-fn queue(limit_tokens: usize, models: usize) -> Queue<(RequestId, usize)> {
+/// Texts of ten tokens by their numbers.
+fn alike(id: RequestId, whats: &[u64]) -> Submission<Text> {
+    let jobs = whats.iter().enumerate().map(|(index, &what)| (Text::of(what, (id, index)), 10)).collect();
+    Submission { jobs, ..submission(id, id, later(), &[]) }
+}
+
+fn queue(limit_tokens: usize, models: usize) -> Queue<Text> {
     let mut queue = Queue::new(limit_tokens);
     (0..models).for_each(|_| {
         queue.add_model(BUDGET);
@@ -24,7 +70,7 @@ fn later() -> Instant {
 }
 
 /// All batches until nothing waits.
-fn drain(queue: &mut Queue<(RequestId, usize)>) -> Vec<Batch<(RequestId, usize)>> {
+fn drain(queue: &mut Queue<Text>) -> Vec<Batch<Text>> {
     let now = Instant::now();
     std::iter::from_fn(|| queue.next(now).batch).collect()
 }
@@ -36,7 +82,7 @@ fn a_query_does_not_wait_for_the_bulk_request_before_it() {
     queue.next(Instant::now());
     queue.submit(submission(2, 2, later(), &[10])).unwrap();
     let batch = queue.next(Instant::now()).batch.unwrap();
-    assert_eq!((batch.lane, batch.jobs), (Lane::Interactive, vec![(2, 0)]));
+    assert_eq!((batch.lane, ats(&batch.jobs)), (Lane::Interactive, vec![(2, 0)]));
 }
 
 #[test]
@@ -63,7 +109,7 @@ fn clients_share_the_bulk_lane_by_tokens() {
     queue.submit(submission(2, 2, later(), &[50; 100])).unwrap();
     let mut served = [0usize; 3];
     for _ in 0..20 {
-        for (id, _) in queue.next(Instant::now()).batch.unwrap().jobs {
+        for (id, _) in ats(&queue.next(Instant::now()).batch.unwrap().jobs) {
             served[id as usize] += if id == 1 { 25 } else { 50 };
         }
     }
@@ -79,7 +125,7 @@ fn a_heavier_client_gets_its_multiple() {
         let request = Submission { weight, ..submission(client, client, deadline, &[10; 400]) };
         queue.submit(request).unwrap();
     }
-    let served: Vec<RequestId> = (0..40).flat_map(|_| queue.next(Instant::now()).batch.unwrap().jobs).map(|(id, _)| id).collect();
+    let served: Vec<RequestId> = (0..40).flat_map(|_| ats(&queue.next(Instant::now()).batch.unwrap().jobs)).map(|(id, _)| id).collect();
     let first = served.iter().filter(|id| **id == 1).count();
     assert!((299..=301).contains(&first), "{first} of {} texts", served.len());
 }
@@ -91,7 +137,7 @@ fn requests_of_one_client_share_one_turn() {
         queue.submit(submission(id, 1, later(), &[50; 20])).unwrap();
     }
     queue.submit(submission(10, 2, later(), &[50; 20])).unwrap();
-    let first: Vec<_> = (0..10).flat_map(|_| queue.next(Instant::now()).batch.unwrap().jobs).collect();
+    let first: Vec<_> = (0..10).flat_map(|_| ats(&queue.next(Instant::now()).batch.unwrap().jobs)).collect();
     assert_eq!(first.iter().filter(|(id, _)| *id == 10).count(), 10, "half of the service goes to the second client");
 }
 
@@ -122,8 +168,8 @@ fn late_texts_are_dropped_before_compute() {
     queue.submit(submission(1, 1, now, &[10, 10])).unwrap();
     queue.submit(submission(2, 2, now + Duration::from_secs(1), &[10])).unwrap();
     let next = queue.next(now);
-    assert_eq!(next.expired, [(1, 0), (1, 1)]);
-    assert_eq!(next.batch.unwrap().jobs, [(2, 0)]);
+    assert_eq!(ats(&next.expired), [(1, 0), (1, 1)]);
+    assert_eq!(ats(&next.batch.unwrap().jobs), [(2, 0)]);
     assert_eq!((queue.queued_tokens(), queue.queued_texts()), (0, 0));
 }
 
@@ -146,6 +192,44 @@ fn texts_without_tokens_still_take_a_place() {
     assert_eq!(drain(&mut queue).len(), 1);
 }
 
+#[test]
+fn equal_texts_are_computed_once_for_all_that_ask() {
+    let mut queue = queue(100_000, 2);
+    queue.submit(alike(1, &[4, 5, 4])).unwrap();
+    queue.submit(alike(2, &[5])).unwrap();
+    queue.submit(Submission { model: 1, ..alike(3, &[4]) }).unwrap();
+    let batch = queue.next(Instant::now()).batch.unwrap();
+    assert_eq!((ats(&batch.jobs), batch.tokens), (vec![(1, 0), (2, 0)], 20));
+    assert_eq!([&batch.jobs[0].twins, &batch.jobs[1].twins], [&[(1, 2)], &[(1, 1)]]);
+    assert_eq!(ats(&queue.next(Instant::now()).batch.unwrap().jobs), [(3, 0)], "another model's text is another text");
+    assert_eq!((queue.queued_tokens(), queue.queued_texts(), queue.waiting.is_empty()), (0, 0, true));
+}
+
+#[test]
+fn a_text_that_comes_while_its_twin_is_computed_joins_it() {
+    let mut queue = queue(100_000, 1);
+    queue.submit(alike(1, &[4])).unwrap();
+    let mut computed = queue.next(Instant::now()).batch.unwrap().jobs.remove(0);
+    queue.submit(alike(2, &[6, 4, 7])).unwrap();
+    queue.submit(Submission { bulk: true, ..alike(3, &[4]) }).unwrap();
+    queue.join_twins(0, &mut computed);
+    assert_eq!(computed.twins, [(2, 1), (3, 0)]);
+    assert_eq!(ats(&queue.next(Instant::now()).batch.unwrap().jobs), [(2, 0), (2, 2)]);
+    assert_eq!((queue.queued_tokens(), queue.queued_texts(), queue.waiting.is_empty()), (0, 0, true));
+}
+
+#[test]
+fn a_short_request_does_not_wait_for_a_bulk_batch_with_its_text() {
+    let mut queue = Queue::new(100_000);
+    queue.add_model(BUDGET);
+    queue.submit(Submission { bulk: true, ..alike(1, &[4]) }).unwrap();
+    let bulk = |queue: &mut Queue<Text>| queue.fill(Lane::Bulk, 0, Instant::now(), &mut Vec::new());
+    queue.submit(alike(2, &[4])).unwrap();
+    assert!(bulk(&mut queue).jobs[0].twins.is_empty());
+    queue.submit(Submission { bulk: true, ..alike(3, &[4]) }).unwrap();
+    assert_eq!(queue.next(Instant::now()).batch.unwrap().jobs[0].twins, [(3, 0)], "bulk work rides along for nothing");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Submit { client: u64, model: usize, lens: Vec<usize>, late: bool },
@@ -166,12 +250,13 @@ fn step() -> impl Strategy<Value = Step> {
 type Lens = HashMap<RequestId, (usize, Vec<usize>)>;
 
 /// Every rule that a batch obeys.
-fn check_batch(batch: &Batch<(RequestId, usize)>, waiting: &mut HashMap<RequestId, VecDeque<usize>>, lens: &Lens) {
-    let tokens: usize = batch.jobs.iter().map(|(id, index)| lens[id].1[*index]).sum();
+fn check_batch(batch: &Batch<Text>, waiting: &mut HashMap<RequestId, VecDeque<usize>>, lens: &Lens) {
+    let jobs = ats(&batch.jobs);
+    let tokens: usize = jobs.iter().map(|(id, index)| lens[id].1[*index]).sum();
     assert_eq!(tokens, batch.tokens);
     assert!(batch.jobs.len() == 1 || tokens <= BUDGET.tokens, "{tokens} tokens");
     assert!(batch.jobs.len() <= BUDGET.texts);
-    for (id, index) in &batch.jobs {
+    for (id, index) in &jobs {
         assert_eq!(lens[id].0, batch.model, "one model per batch");
         assert_eq!(waiting.get_mut(id).and_then(VecDeque::pop_front), Some(*index), "texts in order, none twice, none cancelled");
     }
@@ -216,13 +301,13 @@ proptest! {
                 }
                 Step::Next => {
                     let next = queue.next(now);
-                    for (id, index) in next.expired {
+                    for (id, index) in ats(&next.expired) {
                         prop_assert!(late_ids.contains(&id));
                         prop_assert_eq!(waiting.get_mut(&id).and_then(VecDeque::pop_front), Some(index));
                     }
                     match next.batch {
                         Some(batch) => {
-                            prop_assert!(batch.jobs.iter().all(|(id, _)| !late_ids.contains(id)));
+                            prop_assert!(batch.jobs.iter().all(|text| !late_ids.contains(&text.at.0)));
                             check_batch(&batch, &mut waiting, &lens);
                         }
                         None => prop_assert_eq!(queue.queued_tokens(), 0),
@@ -237,6 +322,35 @@ proptest! {
             check_batch(&batch, &mut waiting, &lens);
         }
         prop_assert!(waiting.iter().all(|(id, left)| left.is_empty() || late_ids.contains(id)), "all was served");
-        prop_assert_eq!((queue.queued_tokens(), queue.queued_texts(), queue.requests.len()), (0, 0, 0));
+        prop_assert_eq!((queue.queued_tokens(), queue.queued_texts(), queue.waiting.is_empty()), (0, 0, true));
+    }
+
+    #[test]
+    fn every_text_is_served_by_exactly_one_that_is_the_same(steps in prop::collection::vec(prop_oneof![
+        3 => (prop::collection::vec(0u64..12, 1..20), any::<bool>()).prop_map(Some),
+        2 => Just(None),
+    ], 1..60)) {
+        let mut queue = queue(100_000, 1);
+        let (mut asked, mut served) = (HashMap::new(), HashMap::new());
+        let mut serve = |batch: Batch<Text>| {
+            assert!(batch.jobs.len() <= BUDGET.texts && batch.tokens == 10 * batch.jobs.len());
+            for text in batch.jobs {
+                for at in text.twins.iter().chain([&text.at]) {
+                    assert_eq!(served.insert(*at, text.what), None, "served twice");
+                }
+            }
+        };
+        for (id, step) in steps.into_iter().enumerate() {
+            match step {
+                Some((whats, bulk)) => {
+                    asked.extend(whats.iter().enumerate().map(|(index, what)| ((id as RequestId, index), *what)));
+                    queue.submit(Submission { bulk, ..alike(id as RequestId, &whats) }).unwrap();
+                }
+                None => queue.next(Instant::now()).batch.into_iter().for_each(&mut serve),
+            }
+        }
+        drain(&mut queue).into_iter().for_each(&mut serve);
+        prop_assert_eq!(served, asked);
+        prop_assert_eq!((queue.queued_tokens(), queue.queued_texts(), queue.waiting.is_empty()), (0, 0, true));
     }
 }

@@ -2,5 +2,5 @@
 
 pub mod device;
 pub mod host;
-
 pub mod threads;
+mod topology;

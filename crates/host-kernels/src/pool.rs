@@ -25,7 +25,12 @@ impl Team {
 
     /// The calling thread and `threads - 1` others.
     pub fn of(threads: usize) -> Self {
-        Self { pool: (threads > 1).then(|| Pool::new(threads - 1)) }
+        Self::settled(threads, |_| {})
+    }
+
+    /// The same; each of the others first calls `settle` with its number, from 1 on: to stay on some of the cores, say.
+    pub fn settled(threads: usize, settle: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        Self { pool: (threads > 1).then(|| Pool::new(threads - 1, Arc::new(settle))) }
     }
 
     /// How many compute.
@@ -142,7 +147,7 @@ impl Shared {
 }
 
 impl Pool {
-    fn new(others: usize) -> Self {
+    fn new(others: usize, settle: Arc<dyn Fn(usize) + Send + Sync>) -> Self {
         let shared = Arc::new(Shared {
             round: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
@@ -154,8 +159,12 @@ impl Pool {
             work: UnsafeCell::new(&|_| {}),
         });
         let start = |index: usize| {
-            let shared = shared.clone();
-            std::thread::Builder::new().name(format!("compute-{}", index + 1)).spawn(move || shared.live(index))
+            let (shared, settle) = (shared.clone(), settle.clone());
+            let life = move || {
+                settle(index + 1);
+                shared.live(index);
+            };
+            std::thread::Builder::new().name(format!("compute-{}", index + 1)).spawn(life)
         };
         // A machine that gives fewer threads computes with fewer.
         let threads = (0..others).map_while(|index| start(index).ok()).collect();
@@ -222,6 +231,17 @@ mod tests {
                 assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} threads, {parts} parts");
             }
         }
+    }
+
+    #[test]
+    fn each_of_the_others_settles_once() {
+        let (settled, news) = std::sync::mpsc::channel();
+        let team = Team::settled(4, move |number| settled.send(number).unwrap_or_default());
+        // Ends when the last thread has let go of its end of the channel.
+        drop(team);
+        let mut numbers: Vec<usize> = news.iter().collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [1, 2, 3]);
     }
 
     #[test]

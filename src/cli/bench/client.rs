@@ -73,7 +73,7 @@ struct Usage {
 struct Vector(Vec<f32>);
 
 impl Target {
-    /// The server named by the flags; `texts` is the pool that requests draw from.
+    /// The server named by the flags; `texts` is what requests take in turn.
     ///
     /// # Errors
     /// An address that is not plain HTTP, or a key that no header can carry.
@@ -104,7 +104,7 @@ impl Target {
         }))
     }
 
-    /// How many different texts there are to draw.
+    /// How many texts there are.
     pub fn pool(&self) -> usize {
         self.texts.len()
     }

@@ -6,6 +6,7 @@ use super::report::Step;
 use anyhow::{Context, anyhow};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -23,12 +24,19 @@ struct Run {
     target: Arc<Target>,
     window: Window,
     step: Mutex<Step>,
+    /// The number of the next text.
+    next: AtomicUsize,
 }
 
 impl Run {
     fn new(target: &Arc<Target>, flags: &Flags, step: Step) -> Arc<Self> {
         let start = Instant::now() + flags.warmup;
-        Arc::new(Self { target: target.clone(), window: Window { start, end: start + flags.duration }, step: Mutex::new(step) })
+        Arc::new(Self {
+            target: target.clone(),
+            window: Window { start, end: start + flags.duration },
+            step: Mutex::new(step),
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// One request that was due at `due`: send, judge, record.
@@ -38,6 +46,14 @@ impl Run {
         let in_time = self.window.start <= now && now < self.window.end;
         let measured = due >= self.window.start;
         self.record(|step| step.record(outcome, now - due, measured, in_time));
+    }
+
+    /// The numbers of the texts of one request: as many as one of `sizes` says. All texts take their turn, so that a server which computes equal texts
+    /// under way only once gains nothing by it.
+    fn draw(&self, rng: &mut Xoshiro256PlusPlus, sizes: &[u32]) -> Vec<usize> {
+        let size = sizes[rng.random_range(0..sizes.len())] as usize;
+        let first = self.next.fetch_add(size, Ordering::Relaxed);
+        (0..size).map(|at| first.wrapping_add(at) % self.target.pool()).collect()
     }
 
     fn record(&self, note: impl FnOnce(&mut Step)) {
@@ -82,7 +98,7 @@ fn pace(run: &Arc<Run>, room: &Arc<Semaphore>, flags: &Flags, rate: f64, runtime
             return;
         }
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let numbers = draw(&mut rng, &flags.texts_per_request, run.target.pool());
+        let numbers = run.draw(&mut rng, &flags.texts_per_request);
         match room.clone().try_acquire_owned() {
             Ok(permit) => {
                 let run = run.clone();
@@ -110,7 +126,7 @@ pub async fn closed(target: &Arc<Target>, flags: &Flags, clients: u32) -> anyhow
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(flags.seed.wrapping_add(client));
         tasks.spawn(async move {
             while Instant::now() < run.window.end {
-                let numbers = draw(&mut rng, &sizes, run.target.pool());
+                let numbers = run.draw(&mut rng, &sizes);
                 run.send(Instant::now(), numbers).await;
             }
         });
@@ -119,10 +135,4 @@ pub async fn closed(target: &Arc<Target>, flags: &Flags, clients: u32) -> anyhow
         ended.context("a client died")?;
     }
     run.finish()
-}
-
-/// The numbers of the texts of one request: as many as one of `sizes` says, drawn from `pool` texts.
-fn draw(rng: &mut Xoshiro256PlusPlus, sizes: &[u32], pool: usize) -> Vec<usize> {
-    let size = sizes[rng.random_range(0..sizes.len())];
-    (0..size).map(|_| rng.random_range(0..pool)).collect()
 }

@@ -47,8 +47,8 @@ pub struct Flags {
     /// Lengths of the made-up texts.
     #[arg(long, value_enum, default_value_t = texts::Lengths::Equal)]
     pub lengths: texts::Lengths,
-    /// How many different texts are made up.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// How many different texts are made up. They are sent in turn; the server computes equal ones under way only once, so let there be more than that.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub distinct: u32,
     /// Take the texts from this file, one a line, instead of making them up.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens_approx", "lengths", "distinct"])]

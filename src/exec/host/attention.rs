@@ -2,14 +2,14 @@
 
 use super::Run;
 use super::layer::Put;
+use super::linear::LinearOp;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
 use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::attention::{Projected, Spec, attend};
-use crate::kernels::host::gemm::{Into, Rows, product};
+use crate::kernels::host::gemm::Into;
 use crate::kernels::host::norm::{Norm, norm_strided};
-use crate::kernels::host::pack::Packed;
 use crate::kernels::host::rope::{Angles, rotate};
 use crate::kernels::host::{Act, Element};
 use crate::network::{Attention, Frequencies, LoadError, Mask, Pairing, PositionBias, Rope};
@@ -22,8 +22,8 @@ const KEPT_ANGLES: usize = 8192;
 /// See `network::Attention`.
 pub(super) struct AttentionOp {
     /// `[(H + 2 G) D, C]`.
-    qkv: Packed,
-    output: Packed,
+    qkv: LinearOp,
+    output: LinearOp,
     heads: usize,
     kv_heads: usize,
     dim: usize,
@@ -47,8 +47,8 @@ impl AttentionOp {
         });
         let qk_norm = qk_norm.as_ref().map(|norms| Ok::<_, LoadError>((parts::norm(&norms.query)?, parts::norm(&norms.key)?)));
         Ok(Self {
-            qkv: parts::stack(&[query, key, value], form)?,
-            output: parts::linear(output, form)?,
+            qkv: LinearOp::stack(&[query, key, value], form)?,
+            output: LinearOp::new(output, form)?,
             heads: *heads,
             kv_heads: *kv_heads,
             dim: *head_dim,
@@ -66,9 +66,7 @@ impl AttentionOp {
         let width = self.output.columns();
         let (tokens, stride, inner) = (out.len() / width, self.qkv.columns(), self.heads * self.dim);
         let qkv = fit(&mut space.qkv, tokens * stride);
-        let rows = Rows::dense(input.unwrap_or(out), tokens, width);
-        let rows = space.turned.operand(run.team, rows, &self.qkv);
-        product(run.team, rows, &self.qkv, qkv, stride, Into::Place(Act::Identity));
+        self.qkv.forward(input.unwrap_or(out), qkv, Into::Place(Act::Identity), &mut space.products, run);
         between::here();
         self.norm_and_rotate(qkv, run);
         let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
@@ -79,12 +77,7 @@ impl AttentionOp {
         let mixed = fit(&mut space.mixed, tokens * inner);
         attend(run.cpu, run.team, Projected { data: qkv, stride }, run.texts, &spec, mixed, run.scratches);
         between::here();
-        let into = match put {
-            Put::Onto => Into::Sum,
-            Put::Apart => Into::Place(Act::Identity),
-        };
-        let rows = space.turned.operand(run.team, Rows::dense(mixed, tokens, inner), &self.output);
-        product(run.team, rows, &self.output, out, width, into);
+        self.output.forward(mixed, out, put.into(), &mut space.products, run);
     }
 
     fn norm_and_rotate(&self, qkv: &mut [f32], run: &Run) {
@@ -109,7 +102,7 @@ impl AttentionOp {
 
     pub(super) fn weight_bytes(&self) -> usize {
         let norms = self.qk_norm.as_ref().map_or(0, |(query, key)| parts::norm_bytes(query) + parts::norm_bytes(key));
-        self.qkv.bytes() + self.output.bytes() + norms + self.bias.weight_bytes()
+        self.qkv.weight_bytes() + self.output.weight_bytes() + norms + self.bias.weight_bytes()
     }
 }
 

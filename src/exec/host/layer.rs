@@ -7,6 +7,8 @@ use super::mlp::MlpOp;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
 use crate::exec::between;
+use crate::kernels::host::Act;
+use crate::kernels::host::gemm::Into;
 use crate::kernels::host::norm::{self, Norm};
 use crate::network::{Layer, LoadError, Norms};
 
@@ -24,6 +26,15 @@ pub(super) enum Put {
     Onto,
     /// Apart, because a norm comes first.
     Apart,
+}
+
+impl From<Put> for Into {
+    fn from(put: Put) -> Self {
+        match put {
+            Put::Onto => Self::Sum,
+            Put::Apart => Self::Place(Act::Identity),
+        }
+    }
 }
 
 impl LayerOp {

@@ -3,6 +3,7 @@
 use super::Run;
 use super::embeddings::add;
 use super::layer::Put;
+use super::linear::LinearOp;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
 use crate::exec::between;
@@ -15,8 +16,8 @@ use crate::network::{Experts, LoadError, Mlp};
 
 /// See `network::Mlp`.
 pub(super) enum MlpOp {
-    Plain { up: Packed, act: Act, down: Packed },
-    Gated { gate: Packed, up: Packed, act: Act, down: Packed },
+    Plain { up: LinearOp, act: Act, down: LinearOp },
+    Gated { gate: LinearOp, up: LinearOp, act: Act, down: LinearOp },
     Experts(ExpertsOp),
 }
 
@@ -24,13 +25,13 @@ impl MlpOp {
     pub(super) fn new(mlp: &Mlp, form: Form) -> Result<Self, LoadError> {
         Ok(match mlp {
             Mlp::Plain { up, activation, down } => {
-                Self::Plain { up: parts::linear(up, form)?, act: parts::act(*activation), down: parts::linear(down, form)? }
+                Self::Plain { up: LinearOp::new(up, form)?, act: parts::act(*activation), down: LinearOp::new(down, form)? }
             }
             Mlp::Gated { gate, up, activation, down } => Self::Gated {
-                gate: parts::linear(gate, form)?,
-                up: parts::linear(up, form)?,
+                gate: LinearOp::new(gate, form)?,
+                up: LinearOp::new(up, form)?,
                 act: parts::act(*activation),
-                down: parts::linear(down, form)?,
+                down: LinearOp::new(down, form)?,
             },
             Mlp::Experts(experts) => Self::Experts(ExpertsOp::new(experts, form)?),
         })
@@ -41,32 +42,26 @@ impl MlpOp {
         let (gate, up, act, down) = match self {
             Self::Plain { up, act, down } => (None, up, *act, down),
             Self::Gated { gate, up, act, down } => (Some(gate), up, *act, down),
-            Self::Experts(experts) => return experts.forward(input, out, put, &mut space.turned, run),
+            Self::Experts(experts) => return experts.forward(input, out, put, &mut space.products.turned, run),
         };
         let (width, wide) = (down.columns(), up.columns());
         let tokens = out.len() / width;
         let inner = fit(&mut space.inner, tokens * wide);
-        let rows = Rows::dense(input.unwrap_or(out), tokens, width);
+        let (x, products) = (input.unwrap_or(out), &mut space.products);
         let first = if gate.is_some() { Act::Identity } else { act };
-        let rows = space.turned.operand(run.team, rows, up);
-        product(run.team, rows, up, inner, wide, Into::Place(first));
+        up.forward(x, inner, Into::Place(first), products, run);
         between::here();
         if let Some(gate) = gate {
-            product(run.team, rows, gate, inner, wide, Into::Gate(act));
+            gate.forward(x, inner, Into::Gate(act), products, run);
             between::here();
         }
-        let into = match put {
-            Put::Onto => Into::Sum,
-            Put::Apart => Into::Place(Act::Identity),
-        };
-        let rows = space.turned.operand(run.team, Rows::dense(inner, tokens, wide), down);
-        product(run.team, rows, down, out, width, into);
+        down.forward(inner, out, put.into(), products, run);
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
         match self {
-            Self::Plain { up, down, .. } => up.bytes() + down.bytes(),
-            Self::Gated { gate, up, down, .. } => gate.bytes() + up.bytes() + down.bytes(),
+            Self::Plain { up, down, .. } => up.weight_bytes() + down.weight_bytes(),
+            Self::Gated { gate, up, down, .. } => gate.weight_bytes() + up.weight_bytes() + down.weight_bytes(),
             Self::Experts(experts) => experts.weight_bytes(),
         }
     }

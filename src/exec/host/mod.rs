@@ -10,6 +10,7 @@
 mod attention;
 mod embeddings;
 mod layer;
+mod linear;
 mod mlp;
 mod parts;
 mod space;
@@ -59,6 +60,8 @@ struct Run<'a> {
     ropes: &'a [RopeOp],
     /// The rows of each text.
     texts: &'a [Range<usize>],
+    /// The adapters that texts here choose, with the rows of neighbours that choose the same.
+    adapters: &'a [(usize, Range<usize>)],
     scratches: &'a Scratches,
 }
 
@@ -67,9 +70,6 @@ struct Run<'a> {
 /// # Errors
 /// The first that is not.
 pub fn supports(network: &Network) -> std::result::Result<(), &'static str> {
-    if network.adapters > 0 {
-        return Err("task adapters");
-    }
     for layer in &network.layers {
         if layer.convolution.is_some() {
             return Err("a convolution beside a layer");
@@ -156,13 +156,14 @@ impl HostExecutor {
     /// Some texts of a batch, one after the other: `[tokens, C]`.
     fn group(&self, batch: &Packed, texts: &[usize], team: &Team) -> Vec<f32> {
         let all: Vec<Range<usize>> = batch.segments.ranges().collect();
-        let (mut ids, mut ranges) = (Vec::new(), Vec::new());
+        let (mut ids, mut ranges, mut adapters) = (Vec::new(), Vec::new(), Vec::new());
         for text in texts {
             let start = ids.len();
             ids.extend_from_slice(&batch.ids[all[*text].clone()]);
             ranges.push(start..ids.len());
+            choose(&mut adapters, batch.adapters[*text], start..ids.len());
         }
-        let run = Run { cpu: self.cpu, team, ropes: &self.ropes, texts: &ranges, scratches: &self.scratches };
+        let run = Run { cpu: self.cpu, team, ropes: &self.ropes, texts: &ranges, adapters: &adapters, scratches: &self.scratches };
         let mut space = self.spaces.borrow();
         let mut x = self.embeddings.forward(&ids, &run);
         for index in &self.order {
@@ -173,6 +174,15 @@ impl HostExecutor {
         }
         self.spaces.give_back(space);
         x
+    }
+}
+
+/// Adds the rows of a text to those of the adapter that it chose.
+fn choose(adapters: &mut Vec<(usize, Range<usize>)>, chosen: Option<usize>, rows: Range<usize>) {
+    let Some(chosen) = chosen else { return };
+    match adapters.last_mut() {
+        Some((last, before)) if *last == chosen && before.end == rows.start => before.end = rows.end,
+        _ => adapters.push((chosen, rows)),
     }
 }
 

@@ -16,8 +16,18 @@ pub(super) struct Space {
     pub(super) mixed: Vec<f32>,
     /// The MLP's inner state: `[T, F]`.
     pub(super) inner: Vec<f32>,
-    /// The input of a product in the form that its weights are packed for.
+    pub(super) products: Products,
+}
+
+/// What products need on the way.
+#[derive(Default)]
+pub(super) struct Products {
+    /// Its input in the form that its weights are packed for.
     pub(super) turned: Turned,
+    /// The inner state of a low-rank delta: `[T, rank]`.
+    pub(super) low: Vec<f32>,
+    /// Its result, where something is added to it before it is put in its place.
+    pub(super) apart: Vec<f32>,
 }
 
 /// Spaces that are not in use.
