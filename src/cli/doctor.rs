@@ -5,6 +5,7 @@ use super::start;
 use crate::config::{self, Env, ModelSaid};
 use crate::engine::load::Decision;
 use crate::engine::memory;
+use crate::exec::Need;
 use crate::hub;
 use crate::service::decisions;
 use crate::service::golden::Fidelity;
@@ -61,7 +62,7 @@ fn examine(flags: &Flags, models: &config::Models, out: &mut dyn Write) -> anyho
         space.fingerprint(loaded.info.dimensions),
         "weights, stages, prompts, size, length and class of number type together",
     ));
-    decisions.push(memory_expected(&files.root, loaded.info.weight_bytes as u64));
+    decisions.push(memory_expected(loaded.info.need));
     let notes = decisions::notes(&model, &loaded.info, fidelity.is_some());
     let report = Report { model: what.said(), slug: model.slug.clone(), directory: files.root.display().to_string(), decisions, fidelity, notes };
     if flags.json {
@@ -72,12 +73,14 @@ fn examine(flags: &Flags, models: &config::Models, out: &mut dyn Write) -> anyho
     print(&report, out)
 }
 
-/// Weights where they compute, and the mapped files while they are read.
-fn memory_expected(root: &Path, weight_bytes: u64) -> Decision {
-    let peak_mib = (weight_bytes + memory::weights_bytes(root)).div_ceil(1 << 20);
+/// What a start counts of the model, budgets of `serve` left out.
+fn memory_expected(need: Need) -> Decision {
+    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+    let Need { weights, working, loading } = need;
     let allowed =
         memory::allowance(Path::new("/")).map_or_else(|| "unknown".to_owned(), |most| format!("{} MiB by {}", most.bytes >> 20, most.source));
-    Decision::new("memory_while_loading_mib", peak_mib, format!("weights in place and their files; allowed: {allowed}"))
+    let from = format!("weights {}, activations {}, while loading {}; allowed: {allowed}", mib(weights), mib(working), mib(loading));
+    Decision::new("memory_mib", mib(weights + working + loading), from)
 }
 
 fn print(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -3,7 +3,8 @@
 use super::prepare::{Prepared, prepare};
 use crate::config::{Models, ServeModel};
 use crate::engine::load::{self, Choice, Decision, Device, ModelInfo};
-use crate::engine::{Compute, Make, memory};
+use crate::engine::memory::Room;
+use crate::engine::{Compute, Make};
 use crate::hub;
 use crate::kernels::threads;
 use crate::service::Service;
@@ -15,7 +16,6 @@ use crate::service::space::Space;
 use crate::service::tokenizer::TextEncoder;
 use crate::telemetry;
 use anyhow::{Context, anyhow};
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 /// Runs `command` on an async runtime, with Candle limited to `threads`.
@@ -56,7 +56,7 @@ pub fn names(choice: &Choice) -> Vec<String> {
 pub fn on_one_device(models: &Models) -> anyhow::Result<load::Options> {
     let Choice { devices, from } = load::choose(&models.devices)?;
     match devices[..] {
-        [device] => Ok(load::Options { device, device_from: from, ..models.load.clone() }),
+        [device] => Ok(load::Options { device, device_from: from, room: Room::beside(0), ..models.load.clone() }),
         _ => anyhow::bail!("--device: this command computes on one device at a time"),
     }
 }
@@ -69,12 +69,12 @@ pub async fn load_all(
     hub: &hub::Options,
     budget_bytes: u64,
 ) -> anyhow::Result<()> {
-    let mut needed_bytes = budget_bytes;
+    let mut taken_bytes = budget_bytes;
     for (place, mut model) in service.models().to_vec().into_iter().zip(models) {
         let slug = place.slug.clone();
         model.load.device_from.clone_from(&devices.from);
         let from = Source { model, hub, devices: &devices.devices };
-        let loaded = load_one(service, &place, from, &mut needed_bytes).await.with_context(|| format!("model {slug}"))?;
+        let loaded = load_one(service, &place, from, &mut taken_bytes).await.with_context(|| format!("model {slug}"))?;
         let (info, ready) = (&loaded.info, &loaded.engine);
         tracing::info!(
             model = slug, dimensions = ready.dim, max_tokens = info.max_tokens, dtype = %info.dtype, batch_tokens = ready.budget.tokens,
@@ -99,7 +99,7 @@ struct Told {
     fidelity: Option<Fidelity>,
 }
 
-async fn load_one(service: &Arc<Service>, place: &Model, from: Source<'_>, needed_bytes: &mut u64) -> anyhow::Result<Loaded> {
+async fn load_one(service: &Arc<Service>, place: &Model, from: Source<'_>, taken_bytes: &mut u64) -> anyhow::Result<Loaded> {
     let Source { model, hub, devices } = from;
     let (what, hub) = (model.what.clone(), hub.clone());
     let obtained = tokio::task::spawn_blocking(move || {
@@ -109,12 +109,11 @@ async fn load_one(service: &Arc<Service>, place: &Model, from: Source<'_>, neede
         anyhow::Ok((files, digest))
     });
     let (files, digest) = obtained.await??;
-    *needed_bytes += memory::weights_bytes(&files.root);
-    memory::check(*needed_bytes, memory::allowance(Path::new("/")))?;
+    let room = Room::beside(*taken_bytes);
     let (tell, told) = mpsc::channel();
     let make = |device: &Device| -> Make {
         let (files, tell) = (files.clone(), tell.clone());
-        let options = load::Options { device: *device, ..model.load.clone() };
+        let options = load::Options { device: *device, room, ..model.load.clone() };
         Box::new(move || -> anyhow::Result<Box<dyn Compute>> {
             let Prepared { loaded, encoder, fidelity, .. } = prepare(&files, &options)?;
             let _ = tell.send(Told { info: loaded.info.clone(), encoder, fidelity });
@@ -122,7 +121,9 @@ async fn load_one(service: &Arc<Service>, place: &Model, from: Source<'_>, neede
         })
     };
     let ready = service.engine().load(&place.slug, devices.iter().map(make).collect()).await?;
-    let Told { info, encoder, fidelity } = alike(told.try_iter().collect())?;
+    let told: Vec<Told> = told.try_iter().collect();
+    *taken_bytes += told.iter().map(|told| (told.info.need.weights + told.info.need.working) as u64).sum::<u64>();
+    let Told { info, encoder, fidelity } = alike(told)?;
     for Decision { what, value, from } in decisions::all(place, &info) {
         tracing::info!(model = place.slug, what, value, from, "decided");
     }

@@ -56,7 +56,7 @@ impl Gguf {
     ///
     /// # Errors
     /// Not a GGUF file, a header that is broken or too long, tensors beyond the end of the file or in a format that is not read.
-    pub fn open(file: &str, data: &Arc<Bytes>) -> Result<Self, LoadError> {
+    pub fn open(file: &str, data: &Arc<dyn Bytes>) -> Result<Self, LoadError> {
         let refuse = |reason: String| LoadError::file(file, format!("is not a GGUF file that can be read: {reason}"));
         let bytes: &[u8] = (**data).as_ref();
         let header = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];

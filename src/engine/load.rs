@@ -2,6 +2,7 @@
 
 mod decisions;
 mod info;
+mod map;
 pub mod one_file;
 mod shards;
 mod table;
@@ -16,16 +17,15 @@ pub use decisions::Decision;
 pub use info::{ModelInfo, TextRules};
 pub use shards::weights;
 
+use super::memory::Room;
 use super::pipeline::modules::{self, Modules};
 use super::pipeline::{Pipeline, Stages};
 use crate::encoders::json::Json;
-use crate::exec::Place;
+use crate::exec::{Need, Place};
 use crate::hub::ModelFiles;
 use crate::kernels::device::choose::why;
-use crate::network::{Bytes, Network, WeightTable};
-use std::fs::File;
+use crate::network::{Network, WeightTable};
 use std::path::Path;
-use std::sync::Arc;
 use transformer::{Limits, Transformer};
 
 /// What is asked of a model when it is loaded.
@@ -43,6 +43,8 @@ pub struct Options {
     pub dtype: Option<DType>,
     /// `--cpu-level`; `None` = the best of this processor.
     pub cpu: Option<Cpu>,
+    /// What it may take of the machine's memory. Loading itself refuses nothing by default.
+    pub room: Room,
     /// `--min-cosine`: the least cosine to its goldens at which the model is served; `None` = by its dtype. Loading itself asks for nothing.
     pub min_cosine: Option<f64>,
 }
@@ -152,6 +154,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         device,
         dtype: place.dtype,
     };
+    let need = need(&network, &place, about.limits.max_tokens, options)?;
     let max_tokens_from = about.limits.from.clone();
     let table = modules.as_ref().map_or(network.is_table(), |modules| modules.table);
     let pipeline = Pipeline::new(network, stages, &place)?;
@@ -165,6 +168,7 @@ pub fn load_dir(root: &Path, options: &Options) -> Result<Loaded, LoadError> {
         max_tokens_from: &max_tokens_from,
         positions_from: &positions_from,
     };
+    info.need = need;
     info.decisions = decisions::decide(&info, &pipeline, &seen);
     Ok(Loaded { pipeline, info })
 }
@@ -218,6 +222,16 @@ impl Encoder {
     }
 }
 
+/// What the model will take of the machine's memory.
+///
+/// # Errors
+/// More than there is room for.
+fn need(network: &Network, place: &Place, max_tokens: usize, options: &Options) -> Result<Need, LoadError> {
+    let need = Need::of(network, place, max_tokens);
+    options.room.check(need, place.dtype)?;
+    Ok(need)
+}
+
 /// Where a model computes.
 fn place(device: Device, options: &Options) -> Result<Place, LoadError> {
     Ok(Place { cpu: options.cpu.or_else(Cpu::best), ..Place::new(open(device)?, options.dtype.unwrap_or(DType::F32)) })
@@ -225,20 +239,6 @@ fn place(device: Device, options: &Options) -> Result<Place, LoadError> {
 
 fn open(device: Device) -> Result<candle_core::Device, LoadError> {
     device.open().map_err(|error| LoadError::option("--device", format!("{device} cannot be used: {}", why(&error))))
-}
-
-/// Maps a file into memory.
-fn map(path: &Path) -> Result<Arc<Bytes>, LoadError> {
-    let io = |source| LoadError::Io { file: path.display().to_string(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() == 0 {
-        return Err(LoadError::file(path.display().to_string(), "is empty"));
-    }
-    // SAFETY: the map is read-only and private to this process. Another process that changes or cuts the file while it is mapped could change
-    // the bytes under us or raise SIGBUS; model files are written once, beside, and renamed into place, and what is read here is copied to the
-    // device and checked before the map is let go.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-    Ok(Arc::new(map))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Does it fit? What this process may use, from /proc and the cgroup, against what the models and budgets need.
 
+use crate::exec::Need;
+use crate::network::{DType, LoadError};
 use std::path::Path;
 
 /// How much memory the process may use, and who says so.
@@ -9,18 +11,36 @@ pub struct Allowance {
     pub source: &'static str,
 }
 
-/// Weights and budgets do not fit.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "not enough memory: the models and budgets need {} MiB, {source_name} allows {} MiB; serve fewer or smaller models, or lower \
-     --max-queue-tokens, --max-batch-tokens or --max-body-bytes",
-    needed_bytes >> 20,
-    allowed_bytes >> 20
-)]
-pub struct TooMuch {
-    pub needed_bytes: u64,
-    pub allowed_bytes: u64,
-    pub source_name: &'static str,
+/// What the process takes without any model: the program, its threads, its tokenizers. `benches/load/memory.py` measures it.
+pub const PROCESS_BYTES: u64 = 64 << 20;
+
+/// The room that is left for a model: nothing is refused by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Room {
+    /// What the process, its budgets and the models before this one may take.
+    pub taken_bytes: u64,
+    pub allowance: Option<Allowance>,
+}
+
+impl Room {
+    /// What the process may use, of which this much is taken beside the process itself.
+    pub fn beside(taken_bytes: u64) -> Self {
+        Self { taken_bytes: taken_bytes.saturating_add(PROCESS_BYTES), allowance: allowance(Path::new("/")) }
+    }
+
+    /// Refuses a model that does not fit.
+    ///
+    /// # Errors
+    /// [`LoadError::Memory`].
+    pub fn check(&self, need: Need, dtype: DType) -> Result<(), LoadError> {
+        let Some(Allowance { bytes: allowed_bytes, source: source_name }) = self.allowance else { return Ok(()) };
+        let [weights_bytes, working_bytes, loading_bytes] = [need.weights, need.working, need.loading].map(|bytes| bytes as u64);
+        let taken_bytes = self.taken_bytes;
+        match taken_bytes.saturating_add(weights_bytes + working_bytes + loading_bytes) <= allowed_bytes {
+            true => Ok(()),
+            false => Err(LoadError::Memory { dtype, weights_bytes, working_bytes, loading_bytes, taken_bytes, allowed_bytes, source_name }),
+        }
+    }
 }
 
 /// The tighter of the machine's memory and the cgroup's limit; `None` where neither can be read (then nothing is refused).
@@ -39,29 +59,6 @@ pub fn allowance(root: &Path) -> Option<Allowance> {
     let limits = ancestors.chain(version_1).filter_map(|path| std::fs::read_to_string(root.join(path)).ok()?.trim().parse().ok());
     let cgroup = limits.min().map(|bytes| Allowance { bytes, source: "the cgroup" });
     [machine, cgroup].into_iter().flatten().min_by_key(|allowance| allowance.bytes)
-}
-
-/// The size of a model's weight files, those of its modules' folders included, or of its one file. Weights stored in half precision take twice this
-/// in f32, those in blocks of 4 bits seven times.
-pub fn weights_bytes(model: &Path) -> u64 {
-    if let Ok(about) = std::fs::metadata(model)
-        && about.is_file()
-    {
-        return about.len();
-    }
-    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
-    let (folders, mut files): (Vec<_>, Vec<_>) = entries(model).into_iter().partition(|path| path.is_dir());
-    files.extend(folders.iter().flat_map(|folder| entries(folder)));
-    let weights = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    weights.filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum()
-}
-
-/// Refuses what does not fit.
-pub fn check(needed_bytes: u64, allowance: Option<Allowance>) -> Result<(), TooMuch> {
-    match allowance {
-        Some(Allowance { bytes, source }) if needed_bytes > bytes => Err(TooMuch { needed_bytes, allowed_bytes: bytes, source_name: source }),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -96,10 +93,19 @@ mod tests {
     }
 
     #[test]
-    fn the_refusal_names_both_figures() {
-        let allowance = Some(Allowance { bytes: 512 << 20, source: "the cgroup" });
-        assert!(check(512 << 20, allowance).is_ok() && check(u64::MAX, None).is_ok());
-        let text = check(600 << 20, allowance).unwrap_err().to_string();
-        assert!(text.contains("need 600 MiB") && text.contains("the cgroup allows 512 MiB"), "{text}");
+    fn the_refusal_names_what_is_needed_what_there_is_and_what_helps() {
+        let room = |mib: u64| Room { taken_bytes: 100 << 20, allowance: Some(Allowance { bytes: mib << 20, source: "the cgroup" }) };
+        let need = Need { weights: 300 << 20, loading: 20 << 20, working: 80 << 20 };
+        assert!(room(500).check(need, DType::F32).is_ok() && Room::default().check(need, DType::F32).is_ok());
+        let text = room(499).check(need, DType::F32).unwrap_err().to_string();
+        for part in [
+            "in f32 this model needs 400 MiB (weights 300, activations 80, while loading 20)",
+            "beside 100 MiB",
+            "the cgroup allows 499 MiB",
+            "--dtype",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(Room { taken_bytes: u64::MAX, ..room(1) }.check(need, DType::F32).is_err(), "no sum overflows");
     }
 }

@@ -2,9 +2,11 @@
 
 pub mod between;
 pub mod host;
+mod need;
 pub mod tensor;
 mod weights;
 
+pub use need::Need;
 pub use weights::Place;
 
 use crate::kernels::device::Ops;

@@ -1,5 +1,6 @@
 //! Why a model's files are refused: which file, which field or tensor of it, and the reason, as facts.
 
+use super::DType;
 use std::io;
 
 /// A model that cannot be served as asked. Always the fault of the files or of the options, never of a request.
@@ -20,6 +21,27 @@ pub enum LoadError {
     /// An option that this model or machine cannot obey.
     #[error("{option}: {reason}")]
     Option { option: &'static str, reason: String },
+    /// More memory than there is.
+    #[error(
+        "not enough memory: in {dtype} this model needs {} MiB (weights {}, activations {}, while loading {}) beside {} MiB for budgets and what was \
+         loaded before it, and {source_name} allows {} MiB; serve fewer or smaller models, say a smaller --dtype where the processor computes it (bf16, \
+         int8), lower --max-queue-tokens or --max-body-bytes, or give it more memory",
+        (weights_bytes + working_bytes + loading_bytes).div_ceil(1 << 20),
+        weights_bytes.div_ceil(1 << 20),
+        working_bytes.div_ceil(1 << 20),
+        loading_bytes.div_ceil(1 << 20),
+        taken_bytes.div_ceil(1 << 20),
+        allowed_bytes >> 20
+    )]
+    Memory {
+        dtype: DType,
+        weights_bytes: u64,
+        working_bytes: u64,
+        loading_bytes: u64,
+        taken_bytes: u64,
+        allowed_bytes: u64,
+        source_name: &'static str,
+    },
     /// The device failed while it was being prepared.
     #[error("the model could not be put on its device")]
     Device(#[source] Box<dyn std::error::Error + Send + Sync>),

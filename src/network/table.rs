@@ -18,7 +18,7 @@ struct Entry {
     shape: Vec<usize>,
     /// Or the name of a format that is not read.
     stored: Result<Stored, Dtype>,
-    data: Arc<Bytes>,
+    data: Arc<dyn Bytes>,
     range: Range<usize>,
 }
 
@@ -40,7 +40,7 @@ impl WeightTable {
     /// # Errors
     /// A header that is not one, offsets that do not tile the file exactly, a size that does not fit shape and dtype, a name that is there
     /// twice.
-    pub fn add(&mut self, file: &str, data: Arc<Bytes>) -> Result<(), LoadError> {
+    pub fn add(&mut self, file: &str, data: Arc<dyn Bytes>) -> Result<(), LoadError> {
         let bytes: &[u8] = (*data).as_ref();
         let header_bytes = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
         if header_bytes.is_some_and(|length| length > MAX_HEADER_BYTES) {
@@ -69,7 +69,7 @@ impl WeightTable {
         name: &str,
         shape: &[usize],
         stored: Stored,
-        (file, data): (&str, &Arc<Bytes>),
+        (file, data): (&str, &Arc<dyn Bytes>),
         start: u64,
     ) -> Result<(), LoadError> {
         let refuse = |reason: String| LoadError::tensor(file, name, reason);
@@ -174,7 +174,7 @@ impl WeightTable {
 mod tests {
     use super::*;
 
-    fn file(header: &str, data_bytes: usize) -> Arc<Bytes> {
+    fn file(header: &str, data_bytes: usize) -> Arc<dyn Bytes> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
         bytes.resize(bytes.len() + data_bytes, 0);

@@ -7,7 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The bytes of a whole file: a memory map, or a buffer in tests.
-pub type Bytes = dyn AsRef<[u8]> + Send + Sync;
+pub trait Bytes: AsRef<[u8]> + Send + Sync {
+    /// These are not needed for now: the memory they take may go to others. Asked for again, they are the same.
+    fn let_go(&self, _range: Range<usize>) {}
+}
+
+impl Bytes for Vec<u8> {}
 
 /// Number formats that a network is computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,7 +100,7 @@ pub struct Weight {
     pub(super) file: Arc<str>,
     pub(super) shape: Vec<usize>,
     pub(super) stored: Stored,
-    pub(super) data: Arc<Bytes>,
+    pub(super) data: Arc<dyn Bytes>,
     pub(super) range: Range<usize>,
 }
 
@@ -178,6 +183,11 @@ impl Weight {
     /// The stored numbers, little-endian.
     pub fn bytes(&self) -> &[u8] {
         (*self.data).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Whoever took these of its bytes into a form of their own says so: the file's memory is then held for nothing.
+    pub fn let_go(&self, bytes: Range<usize>) {
+        self.data.let_go(self.range.start + bytes.start..self.range.start + bytes.end);
     }
 
     /// The numbers of a tensor of whole ones; `None` for any other.

@@ -23,6 +23,7 @@ fn described(prompts: &[(&str, &str)]) -> ModelInfo {
         device: Device::Cpu,
         dtype: DType::F32,
         weight_bytes: 0,
+        need: Default::default(),
         tokenizer_dir: ".".into(),
         text: TextRules::default(),
         license: None,

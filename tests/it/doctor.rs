@@ -60,7 +60,7 @@ fn every_decision_names_the_file_that_it_comes_from() {
     }
     assert_eq!(decision(&report, "query_prompt").0, "\"query: \"");
     assert_eq!(decision(&report, "document_prompt").0, "\"passage: \"");
-    assert!(decision(&report, "memory_while_loading_mib").0.parse::<u64>().unwrap() >= 1);
+    assert!(decision(&report, "memory_mib").0.parse::<u64>().unwrap() >= 1);
     assert_eq!((&report["slug"], &report["fidelity"]["holds"]), (&json!("model"), &json!(true)));
     assert!(report["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().contains("input_type")), "{report}");
 }

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 use std::collections::HashSet;
-use vecmill::exec::{Place, host::HostExecutor, tensor::TensorExecutor};
+use vecmill::exec::{Need, Place, host::HostExecutor, tensor::TensorExecutor};
 use vecmill::kernels::host::{Cpu, Element, pool::Team};
-use vecmill::network::Activation;
+use vecmill::network::{Activation, DType};
 use vecmill::ragged::{Packed, Tokens};
 
 /// Largest difference allowed between a component of a text's vector alone and in a batch, in parts of the largest component (or of 1, if all
@@ -61,6 +61,8 @@ fn a_batch_equals_its_texts_alone_for_random_networks() {
         met.borrow_mut().extend(drawn.words);
         activations.borrow_mut().extend(drawn.activations);
         let executor = TensorExecutor::new(&drawn.network, &Place::reference()).map_err(|error| failed(&error))?;
+        let counted = Need::of(&drawn.network, &Place::reference(), MAX_TOKENS).weights;
+        prop_assert!(executor.weight_bytes() <= counted, "{} bytes, {counted} counted", executor.weight_bytes());
         let run = |texts: &[Tokens]| executor.run(&Packed::new(texts)).and_then(|hidden| hidden.to_vec2::<f32>()).map_err(|error| failed(&error));
         let batch = run(&texts)?;
         let mut rows = batch.iter();
@@ -149,6 +151,11 @@ fn each_fused(element: Element, near: &Near) {
         fused.borrow_mut().extend(drawn.words);
         let tensor = TensorExecutor::new(&drawn.network, &Place::reference()).map_err(|error| failed(&error))?;
         let host = HostExecutor::new(&drawn.network, cpu, element).map_err(|error| failed(&error))?;
+        let dtype = if element == Element::F32 { DType::F32 } else { DType::Int8 };
+        let counted = Need::of(&drawn.network, &Place { cpu: Some(cpu), dtype, ..Place::reference() }, MAX_TOKENS).weights;
+        // A network without layers is not computed in int8.
+        let counts = element == Element::F32 || !drawn.network.layers.is_empty();
+        prop_assert!(!counts || host.weight_bytes() <= counted, "{} bytes, {counted} counted", host.weight_bytes());
         let batch = Packed::new(&texts);
         let want = tensor.run(&batch).and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>()).map_err(|error| failed(&error))?;
         let [got, twin] = teams.each_ref().map(|team| host.run_with(&batch, team));

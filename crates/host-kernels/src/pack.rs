@@ -32,7 +32,7 @@ impl Packed {
     pub fn new(cpu: Cpu, element: Element, weights: &[f32], inner: usize, bias: &[f32]) -> Self {
         let columns = weights.len().checked_div(inner).unwrap_or(0);
         let mut packed = Self::zeros(cpu, element, columns, inner);
-        packed.bias[..bias.len().min(columns)].copy_from_slice(&bias[..bias.len().min(columns)]);
+        packed.put_bias(0, bias);
         for (column, row) in weights.chunks_exact(inner.max(1)).enumerate() {
             packed.put(column, row);
         }
@@ -51,8 +51,9 @@ impl Packed {
         packed
     }
 
-    fn zeros(cpu: Cpu, element: Element, columns: usize, inner: usize) -> Self {
-        let element = if inner > INT8_INNER_MOST && element == Element::Int8 { Element::F32 } else { element };
+    /// A map of zeros and no bias, for `put` to fill: so that weights need not be there as a whole before they are packed.
+    pub fn zeros(cpu: Cpu, element: Element, columns: usize, inner: usize) -> Self {
+        let element = packed_as(element, inner);
         let kernel = Kernel::of(cpu.level(), element);
         let whole = columns.next_multiple_of(kernel.panel);
         let panels = Lines::zeros(whole * inner.next_multiple_of(kernel.group) * element.bytes());
@@ -60,29 +61,44 @@ impl Packed {
         Self { cpu, element, kernel, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
     }
 
+    /// Puts the bias of the columns from `first` on at its place; what is beyond the last column is left out.
+    pub fn put_bias(&mut self, first: usize, bias: &[f32]) {
+        let room = self.bias[..self.columns].iter_mut().skip(first);
+        room.zip(bias).for_each(|(to, bias)| *to = *bias);
+    }
+
     /// Puts the weights of one column at their places.
-    fn put(&mut self, column: usize, row: &[f32]) {
+    ///
+    /// # Panics
+    /// If there is no such column, or its weights are more than the inner dimension.
+    pub fn put(&mut self, column: usize, row: &[f32]) {
+        assert!(column < self.columns && row.len() <= self.inner, "column {column} of {}: {} weights", self.columns, row.len());
         let Kernel { panel, group, .. } = *self.kernel;
-        let first = column / panel * self.groups() * panel + column % panel;
-        let place = |k: usize| (first + k / group * panel) * group + k % group;
-        let bytes = self.panels.bytes_mut();
+        let size = self.element.bytes();
+        let first = (column / panel * self.groups() * panel + column % panel) * group * size;
+        // Where each group of the column stands.
+        let places = self.panels.bytes_mut()[first..].chunks_mut(panel * group * size);
         match self.element {
             Element::F32 => {
-                let (numbers, _) = bytes.as_chunks_mut::<4>();
-                row.iter().enumerate().for_each(|(k, weight)| numbers[place(k)] = weight.to_ne_bytes());
+                for (to, weights) in places.zip(row.chunks(group)) {
+                    to.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(to, weight)| *to = weight.to_ne_bytes());
+                }
             }
             Element::Bf16 => {
-                let (numbers, _) = bytes.as_chunks_mut::<2>();
-                row.iter().enumerate().for_each(|(k, weight)| numbers[place(k)] = to_bf16(*weight).to_ne_bytes());
+                for (to, weights) in places.zip(row.chunks(group)) {
+                    to.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(to, weight)| *to = to_bf16(*weight).to_ne_bytes());
+                }
             }
             Element::Int8 => {
                 let row = self.spread.weights(row);
                 let step = quant::column_step(&row);
                 let mut sum = 0;
-                for (k, weight) in row.iter().enumerate() {
-                    let whole = quant::weight(*weight, step);
-                    bytes[place(k)] = whole as u8;
-                    sum += i32::from(whole);
+                for (to, weights) in places.zip(row.chunks(group)) {
+                    for (to, weight) in to.iter_mut().zip(weights) {
+                        let whole = quant::weight(*weight, step);
+                        *to = whole as u8;
+                        sum += i32::from(whole);
+                    }
                 }
                 (self.step[column], self.sum[column]) = (step, sum as f32);
             }
@@ -102,6 +118,16 @@ impl Packed {
     /// What its numbers are.
     pub fn element(&self) -> Element {
         self.element
+    }
+
+    /// Bytes that a map of such a size will hold.
+    pub fn bytes_of(cpu: Cpu, element: Element, columns: usize, inner: usize) -> usize {
+        let element = packed_as(element, inner);
+        let Kernel { panel, group, .. } = *Kernel::of(cpu.level(), element);
+        let whole = columns.next_multiple_of(panel);
+        let panels = (whole * inner.next_multiple_of(group) * element.bytes()).next_multiple_of(size_of::<Line>());
+        let (numbers, spread) = if element == Element::Int8 { (3, Spread::of(inner).bytes()) } else { (1, 0) };
+        panels + numbers * whole * size_of::<f32>() + spread
     }
 
     /// Bytes held.
@@ -152,6 +178,11 @@ impl Packed {
     }
 }
 
+/// What a map of that many inner numbers is packed as.
+fn packed_as(element: Element, inner: usize) -> Element {
+    if inner > INT8_INNER_MOST && element == Element::Int8 { Element::F32 } else { element }
+}
+
 /// Bytes at the start of a cache line, so that no vector of weights lies in two.
 #[derive(Debug, Clone, Default)]
 struct Lines(Vec<Line>);
@@ -173,5 +204,30 @@ impl Lines {
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * size_of::<Line>()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cpus, numbers};
+
+    #[test]
+    fn its_size_is_known_before_it_is_packed() {
+        for (cpu, element) in cpus().into_iter().flat_map(|cpu| [Element::F32, Element::Bf16, Element::Int8].map(|element| (cpu, element))) {
+            for (columns, inner) in [(1, 1), (17, 33), (48, 64), (100, 7)] {
+                let packed = Packed::new(cpu, element, &numbers(1, columns * inner), inner, &[]);
+                assert_eq!(packed.bytes(), Packed::bytes_of(cpu, element, columns, inner), "{cpu:?} {element:?} {columns} {inner}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bias_is_put_where_its_columns_are() {
+        for cpu in cpus() {
+            let mut packed = Packed::zeros(cpu, Element::F32, 5, 3);
+            packed.put_bias(3, &[1., 2., 3.]);
+            assert_eq!((&packed.bias[..5], packed.bias[5..].iter().sum::<f32>()), ([0., 0., 0., 1., 2.].as_slice(), 0.));
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::decisions::Decision;
 use super::transformer::Limits;
 use crate::encoders::json::{Json, short};
 use crate::engine::pipeline::Pipeline;
+use crate::exec::Need;
 use crate::kernels::device::Device;
 use crate::network::{DType, LoadError};
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct ModelInfo {
     pub dtype: DType,
     /// What the weights occupy where they compute.
     pub weight_bytes: usize,
+    /// What was counted of the machine's memory before it was loaded.
+    pub need: Need,
     /// The directory with the tokenizer's files, or the GGUF file that holds it.
     pub tokenizer_dir: PathBuf,
     pub text: TextRules,
@@ -102,6 +105,7 @@ pub fn read(root: &Path, encoder: &Path, config: &Json, pipeline: &Pipeline, abo
         device: about.device,
         dtype: about.dtype,
         weight_bytes: pipeline.weight_bytes(),
+        need: Need::default(),
         tokenizer_dir: encoder.to_owned(),
         text: about.text,
         license: None,

@@ -1,7 +1,8 @@
 //! A model that is one GGUF file: the network out of its metadata and tensors, the pooling that it names, and unit length, as llama.cpp answers.
 
 use super::decisions::{self, Decision};
-use super::{LoadError, Loaded, ModelInfo, Options, TextRules, map, place};
+use super::map::map;
+use super::{LoadError, Loaded, ModelInfo, Options, TextRules, need, place};
 use crate::encoders::gguf::{Described, Gguf, Pooling, Vocabulary};
 use crate::engine::pipeline::pooling::Mode;
 use crate::engine::pipeline::{Pipeline, Stages};
@@ -25,6 +26,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
     let stages = Stages::of_one_file(mode, &dense, network.width)?;
     let (hidden_size, vocabulary, positions) = (network.width, network.vocabulary(), network.max_tokens);
     let max_tokens = length(&gguf, context.min(positions), positions, options.max_tokens)?;
+    let need = need(&network, &place, max_tokens, options)?;
     let pipeline = Pipeline::new(network, stages, &place)?;
     let mut info = ModelInfo {
         architecture,
@@ -40,6 +42,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, LoadError> {
         device,
         dtype: place.dtype,
         weight_bytes: pipeline.weight_bytes(),
+        need,
         tokenizer_dir: path.to_owned(),
         text: TextRules::default(),
         adapters: BTreeMap::new(),

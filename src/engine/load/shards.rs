@@ -1,6 +1,6 @@
 //! Where a checkpoint's tensors lie: one safetensors file, or several that an index names.
 
-use super::map;
+use super::map::map;
 use crate::encoders::json::{Json, short};
 use crate::network::{LoadError, WeightTable};
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@ use super::Run;
 use super::linear::LinearOp;
 use super::parts::{self, Form};
 use super::space::Products;
+use super::table::Table;
 use crate::exec::weights::numbers;
 use crate::kernels::host::Act;
 use crate::kernels::host::gemm::Into;
@@ -14,15 +15,14 @@ use std::sync::Arc;
 /// See `network::Embeddings`.
 pub(super) struct EmbeddingsOp {
     /// `[V, E]`, or fewer rows with `map`.
-    tokens: Vec<f32>,
-    width: usize,
+    tokens: Table,
     map: Option<Arc<[u32]>>,
     /// `[V]`.
     weights: Option<Vec<f32>>,
     adapters: Vec<RowDeltaOp>,
     scale: f32,
     /// The table with what says which row a token has.
-    positions: Option<(Vec<f32>, Positions)>,
+    positions: Option<(Table, Positions)>,
     /// Row 0 of the token types, `[E]`.
     token_type: Option<Vec<f32>>,
     norm: Option<Norm>,
@@ -34,14 +34,13 @@ impl EmbeddingsOp {
     pub(super) fn new(words: &Embeddings, form: Form) -> Result<Self, LoadError> {
         let Embeddings { tokens, scale, positions, token_types, norm, projection } = words;
         let TokenTable { rows, map, weights, adapters } = tokens;
-        let positions = positions.as_ref().map(|positions| Ok::<_, LoadError>((numbers(&positions.table)?, positions.clone())));
+        let positions = positions.as_ref().map(|positions| Ok::<_, LoadError>((Table::new(&positions.table)?, positions.clone())));
         let projection = projection.as_ref().map(|projection| {
             let norm = projection.norm.as_ref().map(parts::norm).transpose()?;
             Ok::<_, LoadError>((LinearOp::new(&projection.linear, form.exact())?, norm))
         });
         Ok(Self {
-            tokens: numbers(rows)?,
-            width: rows.shape()[1],
+            tokens: Table::new(rows)?,
             map: map.clone(),
             weights: weights.as_ref().map(numbers).transpose()?,
             adapters: adapters.iter().map(RowDeltaOp::new).collect::<Result<_, _>>()?,
@@ -55,19 +54,20 @@ impl EmbeddingsOp {
 
     /// `[T, C]`. The ids are in the vocabulary.
     pub(super) fn forward(&self, ids: &[u32], run: &Run) -> Vec<f32> {
+        let width = self.tokens.width();
         let mut x = self.rows(ids, run);
         if let Some((table, positions)) = &self.positions {
             let rows = run.texts.iter().flat_map(|text| positions.rows(&ids[text.clone()]));
-            for (x, row) in x.chunks_exact_mut(self.width).zip(rows) {
-                add(x, &table[row as usize * self.width..][..self.width]);
+            for (x, row) in x.chunks_exact_mut(width).zip(rows) {
+                table.row(row as usize, x, |x, number| *x += number);
             }
         }
         if let Some(first) = &self.token_type {
-            x.chunks_exact_mut(self.width).for_each(|x| add(x, first));
+            x.chunks_exact_mut(width).for_each(|x| add(x, first));
         }
         for (adapter, rows) in run.adapters {
             if let Some(all) = self.adapters.get(*adapter).and_then(|delta| delta.all.as_ref()) {
-                x[rows.start * self.width..rows.end * self.width].chunks_exact_mut(self.width).for_each(|x| add(x, all));
+                x[rows.start * width..rows.end * width].chunks_exact_mut(width).for_each(|x| add(x, all));
             }
         }
         if let Some(norm) = &self.norm {
@@ -88,18 +88,19 @@ impl EmbeddingsOp {
 
     /// Each token's own row, `[T, E]`.
     fn rows(&self, ids: &[u32], run: &Run) -> Vec<f32> {
-        let mut x = Vec::with_capacity(ids.len() * self.width);
-        for id in ids {
+        let width = self.tokens.width();
+        let mut x = vec![0.; ids.len() * width];
+        for (id, x) in ids.iter().zip(x.chunks_exact_mut(width)) {
             let row = self.map.as_ref().map_or(*id, |map| map[*id as usize]) as usize;
-            x.extend_from_slice(&self.tokens[row * self.width..][..self.width]);
+            self.tokens.row(row, x, |x, number| *x = number);
         }
         for (adapter, rows) in run.adapters {
             if let Some(delta) = self.adapters.get(*adapter) {
-                let x = x[rows.start * self.width..rows.end * self.width].chunks_exact_mut(self.width);
+                let x = x[rows.start * width..rows.end * width].chunks_exact_mut(width);
                 ids[rows.clone()].iter().zip(x).for_each(|(id, x)| delta.add_to(x, *id));
             }
         }
-        for (id, x) in ids.iter().zip(x.chunks_exact_mut(self.width)) {
+        for (id, x) in ids.iter().zip(x.chunks_exact_mut(width)) {
             let factor = self.scale * self.weights.as_ref().map_or(1., |weights| weights[*id as usize]);
             if factor != 1. {
                 x.iter_mut().for_each(|x| *x *= factor);
@@ -110,10 +111,10 @@ impl EmbeddingsOp {
 
     pub(super) fn weight_bytes(&self) -> usize {
         let deltas: usize = self.adapters.iter().map(RowDeltaOp::weight_bytes).sum();
-        let tables = [Some(&self.tokens), self.weights.as_ref(), self.positions.as_ref().map(|(table, _)| table), self.token_type.as_ref()];
-        let tables: usize = tables.into_iter().flatten().map(|table| table.len() * size_of::<f32>()).sum();
+        let tables = self.tokens.bytes() + self.positions.as_ref().map_or(0, |(table, _)| table.bytes());
+        let rows: usize = [&self.weights, &self.token_type].into_iter().flatten().map(|row| size_of_val(row.as_slice())).sum();
         let norm = |norm: &Option<Norm>| norm.as_ref().map_or(0, parts::norm_bytes);
-        tables + deltas + norm(&self.norm) + self.projection.as_ref().map_or(0, |(map, after)| map.weight_bytes() + norm(after))
+        tables + rows + deltas + norm(&self.norm) + self.projection.as_ref().map_or(0, |(map, after)| map.weight_bytes() + norm(after))
     }
 }
 

@@ -79,9 +79,7 @@ pub(super) struct ExpertsOp {
 
 impl ExpertsOp {
     fn new(experts: &Experts, form: Form) -> Result<Self, LoadError> {
-        let pairs = experts.experts.iter().map(|expert| {
-            Ok((Packed::new(form.cpu, form.element, &numbers(&expert.up)?, expert.up.shape()[1], &[]), parts::transposed(&expert.down, form)?))
-        });
+        let pairs = experts.experts.iter().map(|expert| Ok((parts::weight(&expert.up, form)?, parts::transposed(&expert.down, form)?)));
         Ok(Self {
             router: parts::linear(&experts.router, form.exact())?,
             top_k: experts.top_k,

@@ -14,6 +14,7 @@ mod linear;
 mod mlp;
 mod parts;
 mod space;
+pub(super) mod table;
 
 use super::{Limits, between};
 use crate::kernels::host::attention::Scratches;
@@ -32,7 +33,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A group has at most this many tokens, unless one text has more: its activations and a panel of weights then fit the second-level cache.
-const GROUP_TOKENS: usize = 256;
+pub(super) const GROUP_TOKENS: usize = 256;
 /// A group has at least this many tokens, or the weights would be read too often for what they do.
 const GROUP_TOKENS_LEAST: usize = 64;
 /// A group is this part of what is left for one thread, so that the last ones to finish do not leave others idle.

@@ -1,6 +1,6 @@
 //! From handles on weights to the kernels' own forms.
 
-use crate::exec::weights::numbers;
+use crate::exec::weights::{numbers, rows};
 use crate::kernels::host::norm::Norm;
 use crate::kernels::host::pack::Packed;
 use crate::kernels::host::{Act, Cpu, Element};
@@ -40,18 +40,24 @@ pub(super) fn linear(linear: &Linear, form: Form) -> Result<Packed, LoadError> {
     stack(&[linear], form)
 }
 
-/// Maps of one input as one, in order; a bias that one of them lacks is zero.
+/// Maps of one input as one, in order; a bias that one of them lacks is zero. Row by row out of the file into the panels.
 pub(super) fn stack(maps: &[&Linear], form: Form) -> Result<Packed, LoadError> {
-    let inner = maps.first().map_or(0, |map| map.weight.shape()[1]);
-    let (mut weights, mut bias) = (Vec::new(), Vec::new());
+    let size = |map: &&Linear| (map.weight.shape()[0], map.weight.shape()[1]);
+    let (columns, inner) = (maps.iter().map(|map| size(map).0).sum(), maps.first().map_or(0, |map| size(map).1));
+    let (mut packed, mut first) = (Packed::zeros(form.cpu, form.element, columns, inner), 0);
     for map in maps {
-        weights.extend(numbers(&map.weight)?);
-        match &map.bias {
-            Some(own) => bias.extend(numbers(own)?),
-            None => bias.resize(bias.len() + map.weight.shape()[0], 0.),
+        rows(&map.weight, |row, numbers| packed.put(first + row, numbers))?;
+        if let Some(bias) = &map.bias {
+            packed.put_bias(first, &numbers(bias)?);
         }
+        first += size(map).0;
     }
-    Ok(Packed::new(form.cpu, form.element, &weights, inner, &bias))
+    Ok(packed)
+}
+
+/// A map without bias, stored as a `Linear`'s, packed.
+pub(super) fn weight(weight: &Weight, form: Form) -> Result<Packed, LoadError> {
+    linear(&Linear::new(weight.clone(), None), form)
 }
 
 /// A map stored `[in, out]`, packed.
