@@ -10,7 +10,7 @@ pub mod models;
 pub mod prepare;
 pub mod pull;
 pub mod serve;
-mod start;
+pub mod start;
 pub mod usage;
 pub mod verify;
 
