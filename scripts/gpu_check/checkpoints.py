@@ -9,6 +9,7 @@ from . import place
 
 SOURCE = place.ROOT / "tests/it/tiny"
 CARD = place.ROOT / "models/all-MiniLM-L6-v2"
+WORDS = "embeddings.word_embeddings.weight"
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict, bytes]:
@@ -36,7 +37,7 @@ def make(tiny: pathlib.Path, minilm: pathlib.Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for source in sorted(SOURCE.glob("*/*/reference.json")):
-        make_tiny(source.parent, tiny / f"{source.parent.parent.name}--{source.parent.name}")
+        make_tiny(source.parent, tiny / source.parent.relative_to(SOURCE))
     make_minilm(minilm)
 
 
@@ -56,7 +57,7 @@ def make_tiny(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def make_minilm(target: pathlib.Path) -> None:
-    """The real weights, rounded to f16 so that they fit into one archive; its goldens are those of the f32 weights."""
+    """The real weights, made to fit the journey: rounded to f16, and zeros for words that no golden text has. The goldens are those of the f32 weights."""
     cached = cache() / "models/all-MiniLM-L6-v2"
     if not cached.exists():
         raise SystemExit("gpu-check: the real MiniLM is not cached: run `vecmill pull all-MiniLM-L6-v2` first")
@@ -67,15 +68,24 @@ def make_minilm(target: pathlib.Path) -> None:
         if name == "__metadata__":
             continue
         begin, end = tensor["data_offsets"]
+        tensors[name] = (tensor["dtype"], tensor["shape"], data[begin:end])
         if tensor["dtype"] == "F32":
             numbers = struct.unpack(f"<{(end - begin) // 4}f", data[begin:end])
             tensors[name] = ("F16", tensor["shape"], struct.pack(f"<{len(numbers)}e", *numbers))
-        else:
-            tensors[name] = (tensor["dtype"], tensor["shape"], data[begin:end])
+    dtype, (words, width), rows = tensors[WORDS]
+    kept = golden_ids()
+    rows = b"".join(rows[2 * width * id : 2 * width * (id + 1)] if id in kept else bytes(2 * width) for id in range(words))
+    tensors[WORDS] = (dtype, [words, width], rows)
     write_safetensors(target / "model.safetensors", tensors)
     (target / "golden").mkdir(exist_ok=True)
     for name in ("golden.json", "golden.safetensors"):
         shutil.copy(CARD / name, target / "golden" / name)
+
+
+def golden_ids() -> set[int]:
+    header, data = read_safetensors(CARD / "golden.safetensors")
+    begin, end = header["ids"]["data_offsets"]
+    return set(struct.unpack(f"<{(end - begin) // 4}i", data[begin:end]))
 
 
 def cache() -> pathlib.Path:
@@ -90,3 +100,11 @@ def ensure() -> None:
     """In the source tree the folders are made when a step first asks for them."""
     if not place.PACKED and not (place.MINILM / "golden").exists():
         make(place.TINY, place.MINILM)
+
+
+def small(args) -> dict[str, pathlib.Path]:
+    """The small checkpoints by name, `FAMILY--NAME`; a rehearsal takes one of each family."""
+    ensure()
+    folders = sorted(path for path in place.TINY.glob("*/*") if path.is_dir())
+    folders = list({folder.parent: folder for folder in folders}.values()) if args.small else folders
+    return {f"{folder.parent.name}--{folder.name}": folder for folder in folders}

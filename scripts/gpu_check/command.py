@@ -13,7 +13,7 @@ from . import place, results
 # In the order of `all`: proof first, so that a short visit shows at least that.
 STEPS = {
     "info": "what this machine is, and its ceilings: bf16 matrix products and memory copies, measured by torch",
-    "ops": "every kernel against plain f32 operations on random input (the tests of src/kernels/device, on the GPU)",
+    "ops": "every kernel against plain f32 operations on random input, then whole networks (tests/it/kernels)",
     "parity": "every small checkpoint of tests/it/tiny against its reference vectors, in f32, bf16 and f16",
     "law": "a batch equals its texts alone, for every small checkpoint, through the server",
     "minilm": "all-MiniLM-L6-v2 with its real weights against its golden vectors",

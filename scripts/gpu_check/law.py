@@ -3,7 +3,7 @@
 import json
 import time
 
-from . import checkpoints, place, results
+from . import checkpoints, results
 from .server import Server, cosine
 
 # In half precision a product of another shape may be summed in another order, and random weights amplify it.
@@ -16,28 +16,26 @@ def config(models: list[str]) -> str:
 
 
 def run(args) -> results.Result:
-    checkpoints.ensure()
-    folders = sorted(path for path in place.TINY.iterdir() if path.is_dir())
-    folders = list({folder.name.split("--")[0]: folder for folder in folders}.values()) if args.small else folders
+    folders = checkpoints.small(args)
     result = results.Result(table=[["dtype", "checkpoints", "texts", "min cosine, together and alone", "where"]])
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "law.toml"
-    file.write_text(config([folder.name for folder in folders]))
+    file.write_text(config(list(folders)))
     for dtype, least in LEAST.items():
-        flags = [flag for folder in folders for flag in ("--model", f"{folder.name}={folder}")]
+        flags = [flag for name, folder in folders.items() for flag in ("--model", f"{name}={folder}")]
         with Server(args, f"law-{dtype}", "--dtype", dtype, "--min-cosine", "0", "--config", str(file), *flags) as server:
             count, worst, where = 0, 1.0, "-"
-            for folder in folders:
+            for name, folder in folders.items():
                 cases = json.loads((folder / "reference.json").read_text())["cases"]
                 texts = list(dict.fromkeys(case["text"] for case in cases if not case["prompt"] and not case.get("adapter")))
-                together = server.embed(folder.name, texts)
+                together = server.embed(name, texts)
                 for text, vector in zip(texts, together):
-                    (alone,) = server.embed(folder.name, [text])
+                    (alone,) = server.embed(name, [text])
                     count += 1
                     if cosine(vector, alone) < worst:
-                        worst, where = cosine(vector, alone), f"{folder.name}: {text[:30]!r}"
+                        worst, where = cosine(vector, alone), f"{name}: {text[:30]!r}"
                 if time.monotonic() > args.deadline:
-                    raise TimeoutError(f"{folder.name} was not reached in time")
+                    raise TimeoutError(f"{name} was not reached in time")
         result.table.append([dtype, len(folders), count, f"{worst:.7f}", where])
         result.figures[dtype] = {"texts": count, "min_cosine": worst, "where": where}
         result.claim(f"{dtype}: cosine at least {least} between a text in a batch and alone", f"{worst:.7f}", worst >= least and count > 0)

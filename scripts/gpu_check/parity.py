@@ -24,16 +24,13 @@ def verify(args, model: pathlib.Path, dtype: str, device: str | None = None) -> 
 
 
 def run(args) -> results.Result:
-    checkpoints.ensure()
-    models = sorted(path for path in place.TINY.iterdir() if path.is_dir())
-    # The rehearsal takes one checkpoint of each family.
-    models = list({model.name.split("--")[0]: model for model in models}.values()) if args.small else models
+    models = checkpoints.small(args)
     jobs = [(model, dtype, args.device) for dtype in ("f32", *HALF) for model in models]
     # Without a GPU both sides of the comparison are the same.
     jobs += [(model, dtype, "cpu") for dtype in HALF for model in models if args.cuda]
     with concurrent.futures.ThreadPoolExecutor(max(1, min(8, len(os.sched_getaffinity(0)) // 2))) as pool:
-        reports = list(pool.map(lambda job: verify(args, *job), jobs))
-    by = {(model.name, dtype, device): report for (model, dtype, device), report in zip(jobs, reports)}
+        reports = pool.map(lambda job: verify(args, models[job[0]], *job[1:]), jobs)
+    by = dict(zip(jobs, reports))
     result = results.Result(figures={" ".join(key): {**report, "lines": []} for key, report in by.items()})
     for name, report in result.figures.items():
         if "error" in report:
@@ -50,15 +47,15 @@ def least(reports: list[dict]) -> float:
 def tabulate(args, models, by: dict, result: results.Result) -> None:
     """A row per family: the worst of its checkpoints."""
     result.table = [["family", "f32", "max abs error", *(f"{dtype}{where}" for dtype in HALF for where in ("", " on the processor"))]]
-    for family in dict.fromkeys(model.name.split("--")[0] for model in models):
-        mine = [model.name for model in models if model.name.split("--")[0] == family]
+    for family in dict.fromkeys(name.split("--")[0] for name in models):
+        mine = [name for name in models if name.split("--")[0] == family]
         worst = max(by[name, "f32", args.device].get("max_abs", float("inf")) for name in mine)
         half = [f"{least([by[name, dtype, device] for name in mine]):.6f}" for dtype in HALF for device in (args.device, "cpu")]
         result.table.append([family, f"{least([by[name, 'f32', args.device] for name in mine]):.7f}", f"{worst:.1e}", *half])
 
 
 def judge(args, models, by: dict, result: results.Result) -> None:
-    names = [model.name for model in models]
+    names = list(models)
 
     def claim(what: str, missed: list[str], counts: bool = True) -> None:
         figure = f"{len(names) - len(missed)} of {len(names)}" + (f"; missed by {', '.join(missed[:5])}" if missed else "")

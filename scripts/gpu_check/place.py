@@ -8,7 +8,8 @@ import sys
 # The packed folder has scripts/ in it like the source tree.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKED = (ROOT / "manifest.json").exists()
-TINY = ROOT / ("tiny" if PACKED else "target/gpu-check/tiny")
+# Checkpoints with golden vectors beside them: FAMILY/NAME/ each, and MiniLM.
+TINY = ROOT / ("tests/it/tiny" if PACKED else "target/gpu-check/tiny")
 MINILM = ROOT / ("minilm" if PACKED else "target/gpu-check/minilm")
 
 
@@ -18,7 +19,7 @@ def binary() -> pathlib.Path:
 
 
 def kernels() -> pathlib.Path:
-    """The test program with the kernels in it."""
+    """The tests of tests/it, which hold those of the kernels, as a program."""
     return ROOT / "bin/kernels" if PACKED else first("VECMILL_KERNELS", "target/gpu-check/kernels")
 
 

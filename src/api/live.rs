@@ -38,9 +38,11 @@ impl Embedder for Service {
         let alive = self.engine().is_alive();
         let models = self.models().iter().map(|model| item(model, alive));
         let aliases = self.aliases().iter().filter_map(|alias| {
-            let own = item(&self.find(&alias.slug)?.model, alive);
+            let model = self.find(&alias.slug)?.model;
+            let own = item(&model, alive);
             let dimensions = alias.dimensions.or(own.extra.dimensions);
-            let extra = ModelExtra { alias_of: Some(own.slug), dimensions, ..own.extra };
+            let space = model.loaded().zip(dimensions).map(|(loaded, dimensions)| loaded.space.fingerprint(dimensions));
+            let extra = ModelExtra { alias_of: Some(own.slug), dimensions, space, ..own.extra };
             Some(ModelItem { slug: alias.name.clone(), extra, ..own })
         });
         models.chain(aliases).collect()

@@ -7,7 +7,7 @@ use crate::service::access::Key;
 use crate::service::limits::{Pass, Standing};
 use crate::telemetry;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::net::IpAddr;
@@ -131,18 +131,17 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let seen = Seen::new(request.headers(), request.uri().path(), address);
     request.extensions_mut().insert(seen.clone());
     let probe = is_probe(request.uri().path());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("-", MatchedPath::as_str);
+    let named = Named::of(&request);
     let span = tracing::info_span!(
         "request",
         request_id = %seen.id,
-        trace_id = trace_id(request.headers()),
-        method = %request.method(),
-        route,
+        trace_id = named.trace_id.as_deref(),
+        method = %named.method,
+        route = named.route(),
     );
     let mut report = Report { seen: &seen, answered: false, probe };
     telemetry::IN_FLIGHT.move_by([], 1.0);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = next.run(request).instrument(span).await;
     report.answered = true;
     if let Ok(id) = HeaderValue::from_str(&seen.id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -153,7 +152,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     }
     settle(&seen, &mut response).await;
     if !probe {
-        span.in_scope(|| account(&seen, &response));
+        account(&seen, &named, &response);
     }
     response
 }
@@ -175,7 +174,26 @@ impl Drop for Report<'_> {
     }
 }
 
-fn account(seen: &Seen, response: &Response) {
+/// What a request asked for, as far as the log may tell.
+struct Named {
+    method: Method,
+    route: Option<MatchedPath>,
+    trace_id: Option<String>,
+}
+
+impl Named {
+    fn of(request: &Request) -> Self {
+        let trace_id = trace_id(request.headers()).map(str::to_owned);
+        Self { method: request.method().clone(), route: request.extensions().get::<MatchedPath>().cloned(), trace_id }
+    }
+
+    /// Its row in the route table, never the path itself.
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("-", MatchedPath::as_str)
+    }
+}
+
+fn account(seen: &Seen, named: &Named, response: &Response) {
     let took = seen.arrived.elapsed();
     let status = response.status();
     let slug = seen.notes.slug.get().map(String::as_str);
@@ -188,8 +206,13 @@ fn account(seen: &Seen, response: &Response) {
         telemetry::REJECTIONS.add([&code.to_ascii_lowercase()], 1);
     }
     let key = seen.notes.key.get();
+    // Outside of the span, whose fields stand in an object of their own: programs look for the request's id beside its user.
     tracing::info!(
         event = "request",
+        request_id = %seen.id,
+        trace_id = named.trace_id.as_deref(),
+        method = %named.method,
+        route = named.route(),
         status = status.as_u16(),
         code,
         model = slug,

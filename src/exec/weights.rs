@@ -28,11 +28,6 @@ impl Place {
         Self { cpu: None, ..Self::new(Device::Cpu, network::DType::F32) }
     }
 
-    /// The processor with the kernels of a GPU, run thread by thread: for tests of a build with `device-emulation`.
-    pub fn emulated(dtype: network::DType) -> Self {
-        Self { device: Device::Cpu, dtype, ops: Ops::Fused, cpu: None }
-    }
-
     /// The dtype as candle names it; tensors beside an int8 network are f32.
     pub fn candle_dtype(&self) -> DType {
         match self.dtype {

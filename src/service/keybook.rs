@@ -7,7 +7,7 @@ use super::usage::NO_KEY;
 use crate::store::audit::Actor;
 use crate::store::keys::KeyRow;
 use crate::store::{self, Store, StoreError};
-use crate::wire::{Detail, Fault};
+use crate::wire::{Detail, Fault, echo};
 use jiff::Timestamp;
 use rand::distr::{Alphanumeric, SampleString};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl NewKey {
         match &self.scopes {
             Some(scopes) => {
                 if let Some(scope) = scopes.iter().find(|scope| !maker.has_scope(scope)) {
-                    faults.push(Detail::new("scopes", format!("{scope:?} is not among the scopes of the key that makes this one")));
+                    faults.push(Detail::new("scopes", format!("{:?} is not among the scopes of the key that makes this one", echo(scope))));
                 }
             }
             None => self.scopes = Some([MODELS_USE, MODELS_LIST].iter().filter(|scope| own(scope)).map(|scope| (*scope).to_owned()).collect()),
@@ -61,7 +61,7 @@ impl NewKey {
         if let Some(allowed) = &maker.models {
             let models = self.models.get_or_insert_with(|| allowed.clone());
             if let Some(model) = models.iter().find(|model| !allowed.contains(model)) {
-                faults.push(Detail::new("models", format!("{model:?} is not among the models of the key that makes this one")));
+                faults.push(Detail::new("models", format!("{:?} is not among the models of the key that makes this one", echo(model))));
             }
         }
         let end = |end: Timestamp| self.expires_at.is_none_or(|own| own > end);
@@ -201,7 +201,7 @@ impl KeyBook {
 fn row(new: NewKey, text: &str) -> Result<KeyRow, Fault> {
     let scopes = new.scopes.unwrap_or_else(|| vec![MODELS_USE.to_owned(), MODELS_LIST.to_owned()]);
     if let Some(scope) = scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
-        return Err(Fault::field("scopes", format!("{scope:?} is not one of {}", SCOPES.join(", "))));
+        return Err(Fault::field("scopes", format!("{:?} is not one of {}", echo(scope), SCOPES.join(", "))));
     }
     Ok(KeyRow {
         id: format!("apikey_{}", uuid::Uuid::now_v7().simple()),

@@ -132,7 +132,7 @@ impl Limiter {
         }
         let counted = limits.clone();
         let (step, standing) = self.count(&limits, move |subjects, now_ms| subjects.enter(&counted, now_ms)).await?;
-        Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(PassState { step: Some(step), tokens: None, standing }) }))
+        Ok(Some(Pass { limiter: self.clone(), limits, state: Mutex::new(PassState { step: Some(step), tokens: None, standing, exceeded: false }) }))
     }
 
     /// Counts a call that is refused for want of a key. Never in the shared store: who has no key must not make work for all servers.
@@ -230,9 +230,12 @@ impl Subjects {
     /// Counts a request; gives its step, and where the caller stands.
     fn enter(&mut self, limits: &[Limit], now_ms: u64) -> Result<(u64, Option<Standing>), Exceeded> {
         let step = self.take(limits, Unit::Requests, 1, now_ms)?;
-        // Where no level limits requests, the headers tell of tokens.
-        let standing = self.standing(limits, Unit::Requests, now_ms).or_else(|| self.standing(limits, Unit::Tokens, now_ms));
-        Ok((step, standing))
+        Ok((step, self.told(limits, now_ms)))
+    }
+
+    /// What the headers tell: of requests, or of tokens where no level limits requests.
+    fn told(&mut self, limits: &[Limit], now_ms: u64) -> Option<Standing> {
+        self.standing(limits, Unit::Requests, now_ms).or_else(|| self.standing(limits, Unit::Tokens, now_ms))
     }
 
     /// Counts `amount` at every level, or at none.
@@ -298,6 +301,8 @@ struct PassState {
     /// Where its tokens were counted, and how many.
     tokens: Option<(u64, u64)>,
     standing: Option<Standing>,
+    /// True if `standing` is that of the limit which turned it away.
+    exceeded: bool,
 }
 
 impl Pass {
@@ -315,12 +320,16 @@ impl Pass {
             return Ok(());
         }
         let limits = self.limits.clone();
-        let taken = self.limiter.count(&self.limits, move |subjects, now_ms| subjects.take(&limits, Unit::Tokens, tokens, now_ms)).await;
+        let take = move |subjects: &mut Subjects, now_ms| {
+            let step = subjects.take(&limits, Unit::Tokens, tokens, now_ms)?;
+            Ok::<_, Exceeded>((step, subjects.told(&limits, now_ms)))
+        };
+        let taken = self.limiter.count(&self.limits, take).await;
         let mut state = self.lock();
         match taken {
-            Ok(step) => state.tokens = Some((step, tokens)),
+            Ok((step, standing)) => (state.tokens, state.standing) = (Some((step, tokens)), standing),
             Err(exceeded) => {
-                state.standing = Some(exceeded.standing);
+                (state.standing, state.exceeded) = (Some(exceeded.standing), true);
                 return Err(Fault::RateLimited { retry_after_s: exceeded.retry_after_s });
             }
         }
@@ -337,15 +346,20 @@ impl Pass {
             return;
         }
         let limits = self.limits.clone();
-        let take_back = move |subjects: &mut Subjects, _| {
+        let take_back = move |subjects: &mut Subjects, now_ms| {
             for (unit, counted) in UNITS.into_iter().zip([request, tokens]) {
                 let Some((step, amount)) = counted else { continue };
                 for limit in limits.iter().filter(|limit| limit.of(unit).is_some()) {
                     subjects.window(limit, unit).take_back(step, amount);
                 }
             }
+            subjects.told(&limits, now_ms)
         };
-        self.limiter.count(&self.limits, take_back).await;
+        let standing = self.limiter.count(&self.limits, take_back).await;
+        let mut state = self.lock();
+        if !state.exceeded {
+            state.standing = standing;
+        }
     }
 
     /// What the headers say; `None` = nothing.

@@ -88,7 +88,7 @@ fn tokens_count_when_they_are_known_and_all_or_none() {
         let taken = run(pass.tokens(tokens)).map_err(|fault| fault.code());
         (taken, pass.standing().map(|standing| (standing.limit, standing.remaining)))
     };
-    assert_eq!(tokens(&first, 9).0, Ok(()));
+    assert_eq!(tokens(&first, 9), (Ok(()), Some((10, 1))), "what is left behind this request");
     assert_eq!(tokens(&first, 2), (Err("RATE_LIMITED"), Some((10, 1))));
     assert_eq!(tokens(&second, 4), (Err("RATE_LIMITED"), Some((12, 3))), "the tenant's");
     assert_eq!((tokens(&second, 3).0, tokens(&first, 1).0), (Ok(()), Err("RATE_LIMITED")));
@@ -99,6 +99,10 @@ fn tokens_count_when_they_are_known_and_all_or_none() {
 fn what_was_turned_away_later_is_taken_back_once() {
     let limiter = local(Options { key: requests(2), ..Options::default() });
     let key = key("k", "u", "t");
+    let told = pass(&limiter, &key);
+    assert_eq!(told.standing().unwrap().remaining, 1);
+    run(told.take_back());
+    assert_eq!(told.standing().unwrap().remaining, 2, "what does not count is not missing");
     let pass = pass(&limiter, &key);
     assert_eq!(enters(&limiter, &key, 0), Ok(0));
     run(pass.take_back());

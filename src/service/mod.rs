@@ -22,7 +22,7 @@ mod window;
 use crate::engine::{Engine, Failure, Refusal, Work};
 use crate::ragged::Tokens;
 use crate::telemetry;
-use crate::wire::{Detail, Fault, Truncate};
+use crate::wire::{Detail, Fault, Truncate, echo};
 use alias::Alias;
 use books::stored;
 use ingest::Ingest;
@@ -282,7 +282,7 @@ fn plan(call: &EmbedCall, loaded: &Loaded) -> Result<Plan, Fault> {
         native
     });
     let role = model.role(info, call.input_type.as_deref()).unwrap_or_else(|names| {
-        let name = call.input_type.as_deref().unwrap_or_default();
+        let name = echo(call.input_type.as_deref().unwrap_or_default());
         details.push(Detail::new("input_type", format!("this model has no prompt {name:?}; it takes {}", names.0.join(", "))));
         Role::default()
     });
@@ -369,4 +369,25 @@ fn fault_of(refusal: Refusal, deadline: Instant) -> Fault {
 /// Seconds to wait, at least one and at most a minute.
 fn whole_seconds(wait: Duration) -> u32 {
     wait.as_secs_f64().ceil().clamp(1.0, 60.0) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_never_be_in_time_is_the_requests_own_fault() {
+        let deadline = Instant::now() + Duration::from_secs(55);
+        let slow = Refusal::TooSlow { tokens: 9000, tokens_per_s: 120.0, needs: Duration::from_secs(75) };
+        let fault = fault_of(slow, deadline);
+        assert_eq!((fault.http_status(), fault.details()[0].field.as_ref()), (422, "input"));
+        for part in ["9000 tokens", "75 s", "120 tokens per second"] {
+            assert!(fault.message().contains(part), "{part} in {}", fault.message());
+        }
+        for (wait, told) in [(0, 1), (2500, 3), (600_000, 60)] {
+            let full = fault_of(Refusal::Full { retry_after: Duration::from_millis(wait) }, deadline);
+            assert_eq!((full.code(), full.retry_after_s()), ("BACKEND_RATE_LIMITED", Some(told)), "after {wait} ms");
+        }
+        assert_eq!(fault_of(Refusal::Stopped, deadline).code(), "MODEL_UNAVAILABLE");
+    }
 }

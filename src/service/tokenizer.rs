@@ -16,11 +16,11 @@ use tokenizers::Tokenizer;
 /// Why a text has no ids.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeError {
-    /// It is longer than allowed and may not be cut.
-    #[error("{tokens} tokens, but the limit is {limit}")]
+    /// It is longer than allowed and may not be cut. Programs written for OpenAI's API look for these words.
+    #[error("This model's maximum context length is {limit} tokens, however you requested {tokens} tokens; send less, or set `truncate`")]
     TooLong { tokens: usize, limit: usize },
     /// It has more characters than the model looks at, and may not be cut.
-    #[error("{characters} characters, but the limit is {limit}")]
+    #[error("This model's maximum context length is {limit} characters, however you requested {characters}; send less, or set `truncate`")]
     TooManyCharacters { characters: usize, limit: usize },
     /// The tokenizer failed: its vocabulary lacks a token that it needs.
     #[error("the tokenizer failed")]

@@ -1,8 +1,8 @@
 //! Batch jobs on the wire: the submission, the lines of input and output, and the job as clients see it.
 
-use super::Fault;
 use super::object::{MAX_NAME_CHARS, Object};
 use super::scalar::Scalar;
+use super::{Fault, echo};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -98,7 +98,8 @@ fn metadata(object: &mut Object) -> Option<Map<String, Value>> {
 fn file(url: &Value) -> Result<Source, String> {
     let url = url.as_str().filter(|url| url.len() <= MAX_URL_BYTES).ok_or_else(|| format!("must be a string of at most {MAX_URL_BYTES} bytes"))?;
     if let Some(id) = url.strip_prefix(FILE_SCHEME) {
-        let fine = !id.is_empty() && id.len() <= MAX_NAME_CHARS;
+        // No id has control characters, and PostgreSQL takes no NUL in a text.
+        let fine = !id.is_empty() && id.len() <= MAX_NAME_CHARS && !id.chars().any(char::is_control);
         return fine.then(|| Source::File(id.to_owned())).ok_or_else(|| format!("must be {FILE_SCHEME}FILE_ID"));
     }
     if FETCHED.iter().any(|scheme| url.starts_with(scheme)) {
@@ -165,7 +166,8 @@ impl Line {
             url: Option<Scalar<'a>>,
             body: Option<IgnoredAny>,
         }
-        let head: Head = serde_json::from_slice(text).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {error}")))?;
+        let head: Head =
+            serde_json::from_slice(text).map_err(|error| ("invalid_json_line", format!("is not a JSON object: {}", echo(&error.to_string()))))?;
         let custom_id = match head.custom_id {
             Some(Scalar::Str(id)) if !id.is_empty() => id.into_owned(),
             None | Some(Scalar::Null) => return Err(("missing_required_parameter", "custom_id is missing".to_owned())),
@@ -277,6 +279,7 @@ mod tests {
             (json!({"input_file_url": "s3://b/x"}), vec!["input_file_url"]),
             (json!({"input_file_url": format!("https://{}", "x".repeat(9000))}), vec!["input_file_url"]),
             (json!({"input_file_url": "scaigrid://file/"}), vec!["input_file_url"]),
+            (json!({"input_file_url": "scaigrid://file/a\0b"}), vec!["input_file_url"]),
             (
                 json!({"input_file_base64": "***", "endpoint_completion_window": "2h", "metadata": []}),
                 vec!["input_file_base64", "endpoint_completion_window", "metadata"],
@@ -304,6 +307,8 @@ mod tests {
         ] {
             assert_eq!(Line::parse(line.as_bytes()).unwrap_err().0, code, "{line}");
         }
+        let long = Line::parse(format!("\"{}\"", "x".repeat(100_000)).as_bytes()).unwrap_err();
+        assert!(long.0 == "invalid_json_line" && long.1.len() < 400, "{} bytes", long.1.len());
         let line = Line::parse(br#"{"custom_id":"a","method":"POST","url":3,"body":{"model":"m"}}"#).unwrap();
         assert_eq!((line.method.as_str(), line.url.as_str()), ("POST", ""));
     }

@@ -63,7 +63,8 @@ fn write_cursor(after: &str) -> String {
 
 fn read_cursor(cursor: &str) -> Option<String> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-    text.strip_prefix("after:").map(str::to_owned)
+    // PostgreSQL takes no NUL in a text.
+    text.strip_prefix("after:").filter(|after| !after.contains('\0')).map(str::to_owned)
 }
 
 /// What is written here are strings and numbers under string keys: this serialisation has no way to fail.
@@ -126,5 +127,6 @@ mod tests {
         assert_eq!(PageQuery::parse([("limit", "0"), ("limit", "1000"), ("x", "y")]).unwrap().limit, 1000);
         let faults = PageQuery::parse([("limit", "1001"), ("cursor", "no cursor!")]).unwrap_err();
         assert_eq!(faults.details().iter().map(|detail| detail.field.as_ref()).collect::<Vec<_>>(), ["limit", "cursor"]);
+        assert!(PageQuery::parse([("cursor", write_cursor("a\0b").as_str())]).is_err(), "what no store can look for");
     }
 }

@@ -216,7 +216,8 @@ fn validation_message(details: &[Detail]) -> String {
     }
 }
 
-pub(super) fn echo(text: &str) -> Cow<'_, str> {
+/// A client's own words as far as a message repeats them: an answer must not grow with what was sent.
+pub fn echo(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(ECHO_CHARS) {
         None => text.into(),
         Some((end, _)) => format!("{}...", &text[..end]).into(),

@@ -43,7 +43,7 @@ pub struct ModelExtra {
     /// SPDX name, where the model says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// Fingerprint of the embedding space at the native size: vectors of two spaces do not belong into one index.
+    /// Fingerprint of the embedding space at the size in `dimensions`: vectors of two spaces do not belong into one index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub space: Option<String>,
     /// How near it came to its reference when it was loaded; absent if there are no goldens for it.

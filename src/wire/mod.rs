@@ -14,7 +14,7 @@ pub mod response;
 mod scalar;
 pub mod schema;
 
-pub use fault::{Detail, Fault};
+pub use fault::{Detail, Fault, echo};
 pub use request::{EmbedRequest, Encoding};
 
 /// What to do with a text longer than the model takes.

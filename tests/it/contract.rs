@@ -56,6 +56,21 @@ fn the_answer_names_the_model_as_the_client_did() {
 }
 
 #[test]
+fn an_answer_does_not_grow_with_the_words_it_refuses() {
+    let server = Server::with_access(small(), Access::keys(vec![key("sgk_admin", None, &["models:use", "api_keys:manage"])]));
+    let long = "z".repeat(2000);
+    let bodies = [
+        (EMBED, json!({"model": format!("plain:{long}"), "input": "a", "input_type": "document"}), 422),
+        (EMBED, json!({"model": long, "input": "a"}), 404),
+        ("/v1/api-keys", json!({"name": "n", "scopes": [long]}), 422),
+    ];
+    for (path, body, status) in bodies {
+        let reply = send(server.addr, "POST", path, &[("authorization", "Bearer sgk_admin")], body.to_string());
+        assert!(reply.status == status && reply.body.len() < 800, "{path}: {} with {} bytes", reply.status, reply.body.len());
+    }
+}
+
+#[test]
 fn base64_holds_the_same_numbers_as_floats() {
     use base64::Engine as _;
     let server = Server::start(small());

@@ -23,7 +23,7 @@ mod hub;
 #[cfg(feature = "hub")]
 mod hub_remote;
 mod jobs;
-#[cfg(feature = "device-emulation")]
+#[cfg(any(feature = "cuda", feature = "device-emulation"))]
 mod kernels;
 mod law;
 mod models;

@@ -39,7 +39,9 @@ fn a_batch_equals_its_texts_alone_in_both_lanes() {
 fn sigterm_finishes_what_is_admitted_and_exits_with_zero() {
     let mut server = Server::start(&[]);
     let text = "many words that take a moment to compute ".repeat(20);
-    let (base, body) = (server.base.clone(), json!({"model": MINILM, "input": vec![text; 64]}).to_string());
+    // Equal ones would be computed once.
+    let texts: Vec<String> = (0..64).map(|n| format!("{n} {text}")).collect();
+    let (base, body) = (server.base.clone(), json!({"model": MINILM, "input": texts}).to_string());
     let request = std::thread::spawn(move || ureq::post(format!("{base}/v1/inference/embed")).send(body).map(|response| response.status().as_u16()));
     // The request is inside once tokens wait or a batch has been computed.
     while !server.get("/metrics").1.lines().any(|line| line.starts_with("vecmill_queue_tokens") && !line.ends_with(" 0")) {
@@ -68,6 +70,9 @@ fn limits_of_the_model_are_named_with_field_value_and_limit() {
     let long = "word ".repeat(300);
     let too_long = refused(json!({"model": MINILM, "input": ["short", long]}));
     assert!(too_long[0].0 == "input.1" && too_long[0].1.contains("302") && too_long[0].1.contains("256"), "{too_long:?}");
+    let (status, told) = server.post("/oai/v1/embeddings", &json!({"model": MINILM, "input": ["short", long]}));
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && message.contains("This model's maximum context length is 256 tokens, however you requested 302 tokens"), "{told}");
     let too_much = refused(json!({"model": MINILM, "input": vec!["word ".repeat(200); 6]}));
     assert!(too_much[0].0 == "input" && too_much[0].1.contains("1000"), "{too_much:?}");
     for (dimensions, part) in [(0, "1"), (385, "384"), (128, "Matryoshka")] {
@@ -76,6 +81,8 @@ fn limits_of_the_model_are_named_with_field_value_and_limit() {
     }
     let prompt = refused(json!({"model": MINILM, "input": "x", "input_type": "poem"}));
     assert!(prompt[0].0 == "input_type" && prompt[0].1.contains("query"), "{prompt:?}");
+    let long_name = refused(json!({"model": MINILM, "input": "x", "input_type": "z".repeat(100_000)}));
+    assert!(long_name[0].0 == "input_type" && long_name[0].1.len() < 400, "{} bytes", long_name[0].1.len());
 
     let cut = server.embed(&json!({"model": MINILM, "input": ["short", long], "truncate": "end", "dimensions": 384})).1;
     let items = &cut["data"]["data"];
@@ -141,6 +148,12 @@ fn aliases_are_other_names_for_a_model_with_presets_of_their_own() {
     assert_eq!((of(MINILM).get("alias_of"), items.len()), (None, 3));
     let one: serde_json::Value = serde_json::from_str(&server.get("/v1/models/openai%2Ftext-embedding-3-small").1).unwrap();
     assert_eq!(one["data"], of("openai/text-embedding-3-small"));
+    let one: serde_json::Value = serde_json::from_str(&server.get("/v1/models/short:query").1).unwrap();
+    assert_eq!(one["data"], of("short"), "with a prompt behind it, it is the same alias");
+    let addr = server.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let reply = send(addr, "POST", "/v1/inference/embed", &[], r#"{"model":"short","input":"x"}"#);
+    assert_eq!(reply.header("x-embedding-space"), of("short")["space"].as_str(), "the space of what it gives");
+    assert_ne!(of("short")["space"], of(MINILM)["space"]);
     assert!(server.get("/oai/v1/models/short").1.contains("\"id\":\"short\""));
     let metrics = server.get("/metrics").1;
     assert!(!metrics.contains("model=\"short\""), "metrics count the model, whatever it was called");
@@ -149,7 +162,7 @@ fn aliases_are_other_names_for_a_model_with_presets_of_their_own() {
 }
 
 #[test]
-fn a_key_sees_the_aliases_of_its_own_models_only() {
+fn a_key_sees_the_aliases_of_its_own_models_only_and_the_log_names_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let (file, keys) = (dir.path().join("vecmill.toml"), dir.path().join("keys.toml"));
     std::fs::write(&file, format!("[aliases]\nopen = {MINILM:?}\nhidden = \"secret\"\n")).unwrap();
@@ -157,7 +170,7 @@ fn a_key_sees_the_aliases_of_its_own_models_only() {
     let hash = "6403f3485b0760855826611b4f9f9144cfb1b6373fbf638aa640826df15724a4";
     std::fs::write(&keys, format!("[[key]]\nname = \"k\"\nsha256 = {hash:?}\nuser = \"u\"\ntenant = \"t\"\nmodels = [\"open\"]\n")).unwrap();
     let secret = format!("secret={}", real_minilm().display());
-    let server = Server::start(&["--model", &secret, "--config", file.to_str().unwrap(), "--keys", keys.to_str().unwrap()]);
+    let mut server = Server::start(&["--model", &secret, "--config", file.to_str().unwrap(), "--keys", keys.to_str().unwrap()]);
     let addr = server.base.strip_prefix("http://").unwrap().parse().unwrap();
     let ask = |method: &str, path: &str, body: &str| send(addr, method, path, &[("authorization", "Bearer sgk_a")], body);
     let listed = ask("GET", "/oai/v1/models", "").json();
@@ -165,7 +178,16 @@ fn a_key_sees_the_aliases_of_its_own_models_only() {
     assert_eq!(ids, ["open", MINILM], "a key that names an alias may use its model");
     assert_eq!(ask("GET", "/v1/models/hidden", "").status, 403);
     assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"hidden","input":"x"}"#).status, 403);
-    assert_eq!(ask("POST", "/v1/embeddings", r#"{"model":"open","input":"x"}"#).status, 200);
+    let reply = ask("POST", "/v1/embeddings", r#"{"model":"open","input":"whispered words"}"#);
+    assert_eq!(reply.status, 200);
+    server.terminate();
+    server.wait();
+    let log = server.log();
+    let line = log.lines().rfind(|line| line.contains(r#""event":"request""#)).expect("a line per request");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let names = ["request_id", "tenant_id", "user_id", "method", "route"].map(|name| line[name].as_str());
+    assert_eq!(names, [reply.header("x-request-id"), Some("t"), Some("u"), Some("POST"), Some("/v1/embeddings")], "{line}");
+    assert!(!log.contains("sgk_a") && !log.contains("whispered"), "neither keys nor texts: {log}");
 }
 
 #[test]

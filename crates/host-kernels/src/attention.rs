@@ -1,11 +1,12 @@
 //! Attention over packed texts: each (text, key head) by itself, its scores for a few queries at a time in the first-level cache.
 
-use super::dot::{Columns, Dot, Element, TILE_MOST, VECTORS_MOST};
-use super::gemm::{Into, Lines, Panel, Target, panel_at};
-use super::panels::{Form, Scratch, Text, pack_keys, pack_values, turn};
+use super::dot::{Columns, Element};
+use super::kernel::{Kernel, PANEL_MOST, TILE_MOST};
+use super::panels::{Form, Scratch, Text, pack_keys, pack_values};
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
-use super::{Act, Cpu, at_level, math};
+use super::tile::{Lines, Panel};
+use super::{Cpu, at_level, math};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -77,6 +78,7 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
     let distances = spec.bias.map_or(0, |bias| bias.len() / spec.heads.max(1));
     assert!(spec.bias.is_none() || distances + 1 >= 2 * longest);
     let (out, group) = (Out(out.as_mut_ptr()), spec.heads / spec.kv_heads.max(1));
+    let kernel = Kernel::narrow(cpu.level(), spec.element);
     team.each(texts.len() * spec.kv_heads, &|part| {
         let (text, kv_head) = (&texts[part / spec.kv_heads], part % spec.kv_heads);
         if text.is_empty() {
@@ -98,116 +100,144 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
         };
         let scratch_mut = &mut scratch;
         // SAFETY: the asserts say that all rows of the text are there, and no other part has this text's heads.
-        at_level!(cpu, text_at(one: Text, spec: &Spec, scratch_mut: &mut Scratch));
+        at_level!(cpu, text_at(kernel: &Kernel, one: Text, spec: &Spec, scratch_mut: &mut Scratch));
         scratches.give_back(scratch);
     });
 }
 
 /// # Safety
-/// The text's rows are as `attend` checked them, and the processor has the level.
+/// The text's rows are as `attend` checked them, and the processor has the level and the kernel's.
 #[inline(always)]
-unsafe fn text_at<S: Simd>(text: Text, spec: &Spec, scratch: &mut Scratch) {
-    // SAFETY: the caller's.
-    unsafe {
-        match spec.element {
-            Element::Bf16 => text_as::<S::NarrowBf16>(text, spec, scratch),
-            Element::F32 | Element::Int8 => text_as::<S::Narrow>(text, spec, scratch),
-        }
-    }
-}
-
-/// # Safety
-/// As `text_at`.
-#[inline(always)]
-unsafe fn text_as<D: Dot>(text: Text, spec: &Spec, scratch: &mut Scratch) {
-    const { assert!(D::GROUP == 1 || D::GROUP == 2) };
-    let form = Form::of::<D>(text.len, spec.dim);
+unsafe fn text_at<S: Simd>(kernel: &Kernel, text: Text, spec: &Spec, scratch: &mut Scratch) {
+    let form = Form::of(kernel, text.len, spec.dim);
     scratch.fit(form);
     // SAFETY: the caller's.
     unsafe {
-        pack_keys::<D>(text, form, scratch);
-        pack_values::<D>(text, form, scratch);
+        pack_keys(kernel, text, form, scratch);
+        pack_values(kernel, text, form, scratch);
         for head in 0..text.group {
-            let bias = spec.bias.map(|bias| &bias[(text.first_head + head) * text.distances..][..text.distances]);
-            for start in (0..text.len).step_by(D::TILE) {
-                let rows = start..(start + D::TILE).min(text.len);
-                queries_at::<D>(text, spec, head, rows, bias, scratch);
+            for start in (0..text.len).step_by(kernel.tile) {
+                let rows = start..(start + kernel.tile).min(text.len);
+                let seen = spec.seen(rows.start, text.len).start..spec.seen(rows.end - 1, text.len).end;
+                let few = Few { kernel, text, form, head, rows, seen };
+                few.score(scratch);
+                let shares = few.weigh::<S>(spec, scratch);
+                few.mix(shares, scratch);
             }
         }
     }
 }
 
-/// A few queries of one head: scores, softmax, mix.
-///
-/// # Safety
-/// As `text_at`.
-#[inline(always)]
-unsafe fn queries_at<D: Dot>(text: Text, spec: &Spec, head: usize, rows: Range<usize>, bias: Option<&[f32]>, scratch: &mut Scratch) {
-    static ZEROS: [f32; VECTORS_MOST * LANES_MOST] = [0.; VECTORS_MOST * LANES_MOST];
-    let form = Form::of::<D>(text.len, spec.dim);
-    let Form { dim, panel: width, dim_groups, len_groups, .. } = form;
-    let (count, padded) = (rows.len(), form.padded());
-    let seen = spec.seen(rows.start, text.len).start..spec.seen(rows.end - 1, text.len).end;
-    // Whole groups of keys.
-    let whole = seen.start / D::GROUP * D::GROUP..seen.end.next_multiple_of(D::GROUP);
-    let place = Into::Place(Act::Identity);
-    let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), sum: std::ptr::null() };
-    // SAFETY: the caller's: panels and scores are as `fit` made them, rows and output as `attend` checked.
-    unsafe {
-        let queries = queries_as::<D>(text, form, head, rows.clone(), scratch);
-        let scores = scratch.scores.as_mut_ptr();
-        for panel in seen.start / width..seen.end.div_ceil(width) {
-            let weights = scratch.keys.as_ptr().cast::<u32>().add(panel * dim_groups * width).cast();
-            let keys = Panel { weights, columns, groups: dim_groups, width };
-            panel_at::<D>(queries, keys, Target { data: scores.add(panel * width), stride: padded, how: place });
+/// A few queries of one head, at most a tile.
+struct Few<'a> {
+    kernel: &'a Kernel,
+    text: Text,
+    form: Form,
+    head: usize,
+    rows: Range<usize>,
+    /// The keys that any of them sees.
+    seen: Range<usize>,
+}
+
+impl Few<'_> {
+    /// The keys seen, in whole groups.
+    fn whole(&self) -> Range<usize> {
+        let group = self.kernel.group;
+        self.seen.start / group * group..self.seen.end.next_multiple_of(group)
+    }
+
+    /// `q k^T` of every key seen, into the scratch's scores.
+    ///
+    /// # Safety
+    /// As `text_at`.
+    unsafe fn score(&self, scratch: &mut Scratch) {
+        let Form { panel: width, dim_groups, .. } = self.form;
+        // SAFETY: the caller's: panels and scores are as `fit` made them.
+        unsafe {
+            let (queries, scores) = (self.queries(scratch), scratch.scores.as_mut_ptr());
+            for panel in self.seen.start / width..self.seen.end.div_ceil(width) {
+                let weights = scratch.keys.as_ptr().cast::<u32>().add(panel * dim_groups * width);
+                (self.kernel.multiply)(queries, plain(weights, dim_groups), scores.add(panel * width), self.form.padded());
+            }
         }
+    }
+
+    /// The queries where they stand, or turned.
+    ///
+    /// # Safety
+    /// As `text_at`.
+    unsafe fn queries(&self, scratch: &mut Scratch) -> Lines {
+        let (Form { dim, dim_groups, .. }, text, count) = (self.form, self.text, self.rows.len());
+        // SAFETY: the caller's.
+        unsafe {
+            let row = |row: usize| text.queries.add(row * text.stride + self.head * dim);
+            if self.kernel.group == 1 {
+                return Lines { words: row(self.rows.start).cast(), stride: text.stride, count, factors: std::ptr::null() };
+            }
+            let words = scratch.queries.as_mut_ptr();
+            for (index, query) in self.rows.clone().enumerate() {
+                self.kernel.turn(row(query), dim, words.add(index * dim_groups));
+            }
+            Lines { words, stride: dim_groups, count, factors: std::ptr::null() }
+        }
+    }
+
+    /// Makes scores the weights of values, turned, where they stand; gives what a mix by each row of these is to be multiplied by.
+    ///
+    /// # Safety
+    /// As `text_at`.
+    #[inline(always)]
+    unsafe fn weigh<S: Simd>(&self, spec: &Spec, scratch: &mut Scratch) -> [f32; TILE_MOST] {
+        let (text, padded, whole) = (self.text, self.form.padded(), self.whole());
+        let bias = spec.bias.map(|bias| &bias[(text.first_head + self.head) * text.distances..][..text.distances]);
         let mut shares = [0f32; TILE_MOST];
-        for (row, share) in shares.iter_mut().enumerate().take(count) {
-            let query = rows.start + row;
+        for (row, (query, share)) in self.rows.clone().zip(&mut shares).enumerate() {
             let own = spec.seen(query, text.len);
-            let line = std::slice::from_raw_parts_mut(scores.add(row * padded), padded);
+            let line = &mut scratch.scores[row * padded..][..padded];
             line[whole.start..own.start].fill(0.);
             line[own.end..whole.end].fill(0.);
             // Distance `key - query` stands in column `M - 1 + key - query`.
             let bias = bias.map(|bias| &bias[text.distances / 2 + own.start - query..][..own.len()]);
-            *share = softmax::<D::S>(&mut line[own], spec.scale, bias).recip();
-            if D::GROUP > 1 {
-                let line = line[whole.clone()].as_mut_ptr();
-                turn::<D>(line, whole.len(), line.cast());
+            // SAFETY: the caller's; groups are whole, so nothing is filled up.
+            unsafe {
+                *share = softmax::<S>(&mut line[own], spec.scale, bias).recip();
+                if self.kernel.group > 1 {
+                    let line = line[whole.clone()].as_mut_ptr();
+                    self.kernel.turn(line, whole.len(), line.cast());
+                }
             }
         }
-        let out = text.out.add(rows.start * text.width + head * dim);
-        let mixed = Lines { words: scores.add(whole.start).cast(), stride: padded, count, factors: std::ptr::null() };
-        for panel in 0..dim.div_ceil(width) {
-            let weights = scratch.values.as_ptr().cast::<u32>().add((panel * len_groups + whole.start / D::GROUP) * width).cast();
-            let values = Panel { weights, columns, groups: whole.len() / D::GROUP, width: (dim - panel * width).min(width) };
-            panel_at::<D>(mixed, values, Target { data: out.add(panel * width), stride: text.width, how: place });
-        }
-        for (row, share) in shares.iter().enumerate().take(count) {
-            std::slice::from_raw_parts_mut(out.add(row * text.width), dim).iter_mut().for_each(|x| *x *= share);
+        shares
+    }
+
+    /// The values by their weights, into the output.
+    ///
+    /// # Safety
+    /// As `text_at`.
+    unsafe fn mix(&self, shares: [f32; TILE_MOST], scratch: &mut Scratch) {
+        let (Form { dim, panel: width, len_groups, .. }, text, whole) = (self.form, self.text, self.whole());
+        let (first, groups, stride) = (whole.start / self.kernel.group, whole.len() / self.kernel.group, self.form.padded_dim());
+        // SAFETY: the caller's: panels, scores and mixed are as `fit` made them, the output as `attend` checked.
+        unsafe {
+            let words = scratch.scores.as_ptr().add(whole.start).cast();
+            let weights = Lines { words, stride: self.form.padded(), count: self.rows.len(), factors: std::ptr::null() };
+            for panel in 0..dim.div_ceil(width) {
+                let values = scratch.values.as_ptr().cast::<u32>().add((panel * len_groups + first) * width);
+                (self.kernel.multiply)(weights, plain(values, groups), scratch.mixed.as_mut_ptr().add(panel * width), stride);
+            }
+            for ((query, share), mixed) in self.rows.clone().zip(shares).zip(scratch.mixed.chunks(stride)) {
+                let out = std::slice::from_raw_parts_mut(text.out.add(query * text.width + self.head * dim), dim);
+                out.iter_mut().zip(mixed).for_each(|(out, mixed)| *out = mixed * share);
+            }
         }
     }
 }
 
-/// The queries of one head: where they stand, or turned.
-///
-/// # Safety
-/// As `text_at`.
-#[inline(always)]
-unsafe fn queries_as<D: Dot>(text: Text, form: Form, head: usize, rows: Range<usize>, scratch: &mut Scratch) -> Lines {
-    let count = rows.len();
-    // SAFETY: the caller's.
-    unsafe {
-        let row = |row: usize| text.queries.add(row * text.stride + head * form.dim);
-        if D::GROUP == 1 {
-            return Lines { words: row(rows.start).cast(), stride: text.stride, count, factors: std::ptr::null() };
-        }
-        let words = scratch.queries.as_mut_ptr();
-        for (index, query) in rows.enumerate() {
-            turn::<D>(row(query), form.dim, words.add(index * form.dim_groups));
-        }
-        Lines { words, stride: form.dim_groups, count, factors: std::ptr::null() }
-    }
+/// A panel without a bias.
+fn plain(weights: *const u32, groups: usize) -> Panel {
+    static ZEROS: [f32; PANEL_MOST] = [0.; PANEL_MOST];
+    let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), sum: std::ptr::null() };
+    Panel { weights: weights.cast(), columns, groups }
 }
 
 impl Spec<'_> {
@@ -299,7 +329,7 @@ mod tests {
 
     #[test]
     fn attention_equals_its_definition() {
-        let mut ends = [3, 1, 0, 20, 17, 5, 40].into_iter();
+        let mut ends = [3, 1, 0, 20, 17, 5, 40, 2, 6, 7].into_iter();
         let mut start = 0;
         let texts: Vec<Range<usize>> = std::iter::from_fn(|| {
             ends.next().map(|len| {

@@ -1,10 +1,12 @@
 //! Matrix products `x W^T + b` with what follows them: an activation, a product or a sum with what is already there.
 
-use super::dot::{Columns, Dot, Element, Factor, TILE_MOST, VECTORS_MOST};
+use super::dot::Factor;
+use super::kernel::{Kernel, PANEL_MOST, TILE_MOST};
 pub use super::operand::{Operand, Rows};
 use super::pack::Packed;
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
+use super::tile::{Lines, Panel};
 use super::{Act, at_level, math};
 
 /// A panel goes over at most this many rows before the next one comes, so that the rows stay in the second-level cache.
@@ -23,10 +25,12 @@ pub enum Into {
 
 /// Where a product goes; a pointer that is shared by the threads of a team, each of which writes columns of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Target {
-    pub(super) data: *mut f32,
-    pub(super) stride: usize,
-    pub(super) how: Into,
+struct Target {
+    data: *mut f32,
+    stride: usize,
+    /// Columns that are there.
+    width: usize,
+    how: Into,
 }
 
 // SAFETY: `product` gives each thread columns of its own.
@@ -42,7 +46,7 @@ pub fn product(team: &Team, x: Operand, weights: &Packed, out: &mut [f32], strid
     let columns = weights.columns();
     assert!(columns <= stride && (x.count == 0 || (x.count - 1) * stride + columns <= out.len()), "a product of {columns} columns does not fit");
     assert!((x.element, x.inner, x.group) == (weights.element(), weights.inner(), weights.group()), "an operand of another form than the weights");
-    let target = Target { data: out.as_mut_ptr(), stride, how };
+    let target = Target { data: out.as_mut_ptr(), stride, width: columns, how };
     let panels = weights.count();
     let parts = team.threads().min(panels).max(1);
     team.each(parts, &|part| {
@@ -62,117 +66,38 @@ pub fn product(team: &Team, x: Operand, weights: &Packed, out: &mut [f32], strid
 /// # Safety
 /// The rows of `x` are in the weights' form, those of the target reach the panel's columns, and nobody else writes these.
 unsafe fn panel(x: Operand, rows: std::ops::Range<usize>, weights: &Packed, index: usize, target: Target) {
-    let first = index * weights.width();
-    let width = (weights.columns() - first).min(weights.width());
-    let panel = Panel { weights: weights.panel(index).as_ptr(), columns: weights.columns_of(index), groups: weights.groups(), width };
-    let (from, element, cpu) = (rows.start, weights.element(), weights.cpu());
-    // SAFETY: inside the buffers, as the caller promises.
-    let (words, out) = unsafe { (x.words.add(from * x.stride), target.data.add(from * target.stride + first)) };
+    let (kernel, cpu, from) = (weights.kernel(), weights.cpu(), rows.start);
+    let first = index * kernel.panel;
+    let panel = Panel { weights: weights.panel(index).as_ptr(), columns: weights.columns_of(index), groups: weights.groups() };
     let factors = x.factors.get(from..).map_or(std::ptr::null(), <[Factor]>::as_ptr);
-    let lines = Lines { words, stride: x.stride, count: rows.len(), factors };
-    let target = Target { data: out, ..target };
-    at_level!(cpu, element_at(element: Element, lines: Lines, panel: Panel, target: Target));
-}
-
-/// Rows of an operand.
-#[derive(Clone, Copy)]
-pub(super) struct Lines {
-    pub(super) words: *const u32,
-    /// In words.
-    pub(super) stride: usize,
-    pub(super) count: usize,
-    /// Int8 only: one per row.
-    pub(super) factors: *const Factor,
-}
-
-impl Lines {
-    /// # Safety
-    /// There are more than `count` rows.
-    #[inline(always)]
-    unsafe fn skip(self, count: usize) -> Self {
-        // SAFETY: the caller's; without factors the pointer is never followed.
-        unsafe { Self { words: self.words.add(count * self.stride), factors: self.factors.wrapping_add(count), count: self.count - count, ..self } }
+    let lines = Lines { words: x.words.wrapping_add(from * x.stride), stride: x.stride, count: rows.len(), factors };
+    let data = target.data.wrapping_add(from * target.stride + first);
+    let target = Target { data, width: (target.width - first).min(kernel.panel), ..target };
+    if target.how == Into::Place(Act::Identity) && target.width == kernel.panel {
+        // SAFETY: the caller's; the target has a whole panel in every row.
+        unsafe { (kernel.multiply)(lines, panel, data, target.stride) }
+    } else {
+        at_level!(cpu, panel_at(kernel: &Kernel, lines: Lines, panel: Panel, target: Target));
     }
 }
 
-/// A panel and the columns of it that are not filling.
-#[derive(Clone, Copy)]
-pub(super) struct Panel {
-    pub(super) weights: *const u8,
-    pub(super) columns: Columns,
-    pub(super) groups: usize,
-    pub(super) width: usize,
-}
-
-/// # Safety
-/// As `panel`, and the processor has the level.
-#[inline(always)]
-unsafe fn element_at<S: Simd>(element: Element, x: Lines, panel: Panel, target: Target) {
-    // SAFETY: the caller's.
-    unsafe {
-        match element {
-            Element::F32 => panel_at::<S::F32>(x, panel, target),
-            Element::Bf16 => panel_at::<S::Bf16>(x, panel, target),
-            Element::Int8 => panel_at::<S::Int8>(x, panel, target),
-        }
-    }
-}
-
-/// Rows times one panel.
+/// Rows times one panel by way of the stack, a tile at a time.
 ///
 /// # Safety
 /// As `panel`, and the processor has the level.
 #[inline(always)]
-pub(super) unsafe fn panel_at<D: Dot>(x: Lines, panel: Panel, target: Target) {
-    let width = D::SHAPE.panel;
-    let mut y = [0f32; TILE_MOST * VECTORS_MOST * LANES_MOST];
-    for start in (0..x.count).step_by(D::TILE) {
+unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Target) {
+    let mut y = [0f32; TILE_MOST * PANEL_MOST];
+    for start in (0..x.count).step_by(kernel.tile) {
+        let tile = Lines { count: (x.count - start).min(kernel.tile), ..x.skip(start) };
         // SAFETY: rows `start..start + TILE` or fewer are there; `y` has room for a tile.
         unsafe {
-            let tile = Lines { count: (x.count - start).min(D::TILE), ..x.skip(start) };
-            let out = target.data.add(start * target.stride);
-            if target.how == Into::Place(Act::Identity) && panel.width == width {
-                D::tile(tile, panel, out, target.stride);
-                continue;
-            }
-            D::tile(tile, panel, y.as_mut_ptr(), width);
-            for (row, column) in (0..tile.count).flat_map(|row| (0..panel.width).step_by(D::S::LANES).map(move |column| (row, column))) {
-                let y = D::S::load(y.as_ptr().add(row * width + column));
-                finish::<D::S>(y, out.add(row * target.stride + column), panel.width - column, target.how);
-            }
-        }
-    }
-}
-
-/// `M` rows times one panel of `N` vectors: every sum stays in a register from the first to the last inner number. Rows of `y` are `stride` apart.
-///
-/// # Safety
-/// As `panel_at`, for `M` rows; `y` is good for them.
-#[inline(always)]
-pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, panel: Panel, y: *mut f32, stride: usize) {
-    let lanes = D::S::LANES;
-    let vector = lanes * D::GROUP * D::WEIGHT;
-    // SAFETY: the caller's.
-    unsafe {
-        let mut sums = [[D::zero(); N]; M];
-        let mut weights = panel.weights;
-        for k in 0..panel.groups {
-            let mut b = [D::load(weights); N];
-            for (n, b) in b.iter_mut().enumerate().skip(1) {
-                *b = D::load(weights.add(n * vector));
-            }
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let a = D::splat(x.words.add(m * x.stride + k));
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = D::dot(a, b, *sum);
+            (kernel.multiply)(tile, panel, y.as_mut_ptr(), kernel.panel);
+            for row in 0..tile.count {
+                let (y, out) = (y.as_ptr().add(row * kernel.panel), target.data.add((start + row) * target.stride));
+                for at in (0..target.width).step_by(S::LANES) {
+                    finish::<S>(S::load(y.add(at)), out.add(at), target.width - at, target.how);
                 }
-            }
-            weights = weights.add(N * vector);
-        }
-        for (m, sums) in sums.iter().enumerate() {
-            for (n, sum) in sums.iter().enumerate() {
-                let column = n * lanes;
-                D::S::store(y.add(m * stride + column), D::settle(*sum, panel.columns.skip(column), x.factors.wrapping_add(m)));
             }
         }
     }
@@ -184,15 +109,17 @@ pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, pane
 /// `out` is good for `min(width, LANES)` numbers.
 #[inline(always)]
 pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
-    // SAFETY: the caller's; what does not fit goes by way of a whole vector on the stack.
+    // What does not fit goes by way of a whole vector on the stack.
+    let mut whole = [0f32; LANES_MOST];
+    let fits = width >= S::LANES;
+    // SAFETY: the caller's.
     unsafe {
-        if width >= S::LANES {
-            S::store(out, combine::<S>(y, out, how));
-        } else if width > 0 {
-            let mut whole = [0f32; LANES_MOST];
+        if !fits {
             std::ptr::copy_nonoverlapping(out, whole.as_mut_ptr(), width);
-            let y = combine::<S>(y, whole.as_ptr(), how);
-            S::store(whole.as_mut_ptr(), y);
+        }
+        let place = if fits { out } else { whole.as_mut_ptr() };
+        S::store(place, combine::<S>(y, place, how));
+        if !fits {
             std::ptr::copy_nonoverlapping(whole.as_ptr(), out, width);
         }
     }
@@ -204,10 +131,14 @@ pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: 
 unsafe fn combine<S: Simd>(y: S::V, there: *const f32, how: Into) -> S::V {
     // SAFETY: the caller's.
     unsafe {
+        let y = match how {
+            Into::Place(act) | Into::Gate(act) => math::activate::<S>(y, act),
+            Into::Sum => y,
+        };
         match how {
-            Into::Place(act) => math::activate::<S>(y, act),
+            Into::Place(_) => y,
             Into::Sum => S::add(y, S::load(there)),
-            Into::Gate(act) => S::mul(math::activate::<S>(y, act), S::load(there)),
+            Into::Gate(_) => S::mul(y, S::load(there)),
         }
     }
 }
@@ -215,6 +146,7 @@ unsafe fn combine<S: Simd>(y: S::V, there: *const f32, how: Into) -> S::V {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dot::{Columns, Element};
     use crate::operand::Turned;
     use crate::testing::{cpus, near, numbers};
     use crate::{Cpu, quant};
@@ -312,29 +244,23 @@ mod tests {
 
     #[test]
     fn the_largest_sums_of_int8_are_exact() {
-        // Two products of 255 and -127 are beyond 16 bits; 500 are exact in f32.
-        const INNER: usize = 500;
-        #[inline(always)]
-        unsafe fn run<S: Simd>(y: &mut f32) {
-            // SAFETY: the caller's; the operand is a row of INNER numbers, the panel INNER rows of weights, all rounded up, with factors for each column.
-            unsafe {
-                let (groups, width) = (INNER.div_ceil(S::Int8::GROUP), S::Int8::SHAPE.panel);
-                let mut words = vec![0u32; groups + LANES_MOST];
-                (0..INNER).for_each(|k| S::Int8::store(words.as_mut_ptr().cast::<u8>().add(k * 4 / S::Int8::GROUP), S::splat(255.)));
-                let weights = vec![-127i8 as u8; groups * S::Int8::GROUP * width];
-                let (zeros, ones, factor) = (vec![0f32; width], vec![1f32; width], Factor { step: 1., least: 0. });
-                let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), sum: zeros.as_ptr() };
-                let x = Lines { words: words.as_ptr(), stride: groups, count: 1, factors: &raw const factor };
-                let panel = Panel { weights: weights.as_ptr(), columns, groups, width: 1 };
-                panel_at::<S::Int8>(x, panel, Target { data: y, stride: 1, how: Into::Place(Act::Identity) });
-            }
-        }
+        // Two products of 255 and -127 are beyond 16 bits; 500 are exact in f32. A row of 0 to 255 is its own whole numbers.
+        let mut x = vec![255.; 501];
+        x[0] = 0.;
         for cpu in cpus() {
-            let mut sum = 0f32;
-            let y = &mut sum;
-            // SAFETY: `y` is good for the one column.
-            at_level!(cpu, run(y: &mut f32));
-            assert_eq!(sum, -255. * 127. * INNER as f32, "{:?}", cpu.level());
+            let kernel = Kernel::of(cpu.level(), Element::Int8);
+            let groups = x.len().div_ceil(kernel.group);
+            let (mut words, weights) = (vec![0u32; groups], vec![-127i8 as u8; groups * kernel.group * kernel.panel]);
+            let (zeros, ones, mut y) = (vec![0.; kernel.panel], vec![1.; kernel.panel], vec![0.; kernel.panel]);
+            let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), sum: zeros.as_ptr() };
+            // SAFETY: the operand is one row of the groups that a panel of as many columns as all the rest has.
+            unsafe {
+                let factor = kernel.turn(x.as_ptr(), x.len(), words.as_mut_ptr());
+                let lines = Lines { words: words.as_ptr(), stride: groups, count: 1, factors: &raw const factor };
+                (kernel.multiply)(lines, Panel { weights: weights.as_ptr(), columns, groups }, y.as_mut_ptr(), kernel.panel);
+                assert_eq!(factor, Factor { step: 1., least: 0. });
+            }
+            assert!(y.iter().all(|y| *y == -255. * 127. * 500.), "{:?}: {y:?}", cpu.level());
         }
     }
 
@@ -346,9 +272,9 @@ mod tests {
             let run = |x: &[f32], rows: usize| {
                 run(cpu, element, &Team::alone(), Rows::dense(x, rows, 24), &map, &vec![0.; rows * 52], Into::Place(Act::Identity))
             };
-            let all = run(&x, 21);
-            for row in 0..21 {
-                assert_eq!(run(&x[row * 24..][..24], 1), all[row * 52..][..52]);
+            let alone: Vec<f32> = (0..21).flat_map(|row| run(&x[row * 24..][..24], 1)).collect();
+            for rows in 1..=21 {
+                assert_eq!(run(&x[..rows * 24], rows), alone[..rows * 52], "{rows} rows: {cpu:?} {element:?}");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The processor's own operations: packed weights, matrix products with what follows them fused in, norms, attention, threads.
 //!
-//! Every kernel is written once, over `simd::Simd`, and compiled per level; the scalar level is the reference that the others are tested against.
-//! A product is written once over `dot::Dot` too, which knows how four bytes of f32, bf16 or int8 are multiplied.
+//! Every kernel is written once, over `simd::Simd`, and compiled for each width of vectors; the scalar one is the reference that the others are
+//! tested against. A product is written once over `dot::Dot`, which knows how four bytes of f32, bf16 or int8 are multiplied, and compiled to one
+//! `kernel::Kernel` for each way of doing that; all else calls it by pointer.
 //! A row of a result depends on its own row of the input only, summed in one fixed order: a text's numbers are the same alone, in any batch and
 //! on any number of threads, to the bit.
 
@@ -11,8 +12,10 @@ mod dot;
 mod dot_avx2;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx512;
+mod dot_scalar;
 pub mod follow;
 pub mod gemm;
+mod kernel;
 mod level;
 mod math;
 pub mod norm;
@@ -24,8 +27,11 @@ mod quant;
 pub mod rope;
 mod simd;
 #[cfg(target_arch = "x86_64")]
+mod simd_avx2;
+#[cfg(target_arch = "x86_64")]
 mod simd_avx512;
 mod spread;
+mod tile;
 
 pub use dot::Element;
 
@@ -44,12 +50,11 @@ pub enum Act {
     Tanh,
 }
 
-/// Compiles `$body::<S>(args)` for a level that needs features of the processor.
+/// Compiles `$body::<S>(args)` for vectors that need features of the processor.
 #[cfg(target_arch = "x86_64")]
 macro_rules! with_features {
     ($name:ident, $features:literal, $level:ty, $body:ident($($arg:ident: $kind:ty),*)) => {
         #[target_feature(enable = $features)]
-        #[allow(clippy::too_many_arguments)]
         unsafe fn $name($($arg: $kind),*) {
             // SAFETY: as the caller of `at_level` promises for the body.
             unsafe { $body::<$level>($($arg),*) }
@@ -59,28 +64,13 @@ macro_rules! with_features {
 #[cfg(target_arch = "x86_64")]
 use with_features;
 
-/// Compiles `$body::<S>(args)` for each level and calls the one that `$cpu` proves to be there.
+/// Compiles `$body::<S>(args)` for each width of vectors and calls the one that `$cpu` proves to be there.
 macro_rules! at_level {
     ($cpu:expr, $body:ident($($arg:ident: $kind:ty),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
-        mod levels {
-            pub(super) use crate::dot_avx512::{Alone, Vnni, VnniBf16};
-            pub(super) use crate::simd::Avx2;
-            pub(super) use crate::simd_avx512::Avx512;
-        }
+        crate::with_features!(avx2, "avx2,fma", crate::simd_avx2::Avx2, $body($($arg: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        crate::with_features!(avx2, "avx2,fma", levels::Avx2, $body($($arg: $kind),*));
-        #[cfg(target_arch = "x86_64")]
-        crate::with_features!(avx512, "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq", levels::Avx512<levels::Alone>, $body($($arg: $kind),*));
-        #[cfg(target_arch = "x86_64")]
-        crate::with_features!(
-            avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni", levels::Avx512<levels::Vnni>, $body($($arg: $kind),*)
-        );
-        #[cfg(target_arch = "x86_64")]
-        crate::with_features!(
-            avx512_bf16, "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16", levels::Avx512<levels::VnniBf16>,
-            $body($($arg: $kind),*)
-        );
+        crate::with_features!(avx512, "avx512bw,avx512dq,avx512vl", crate::simd_avx512::Avx512, $body($($arg: $kind),*));
         match $cpu.level() {
             // SAFETY: the caller's, for the body; the scalar level needs nothing of the machine.
             crate::Level::Scalar => unsafe { $body::<crate::simd::Scalar>($($arg),*) },
@@ -89,13 +79,7 @@ macro_rules! at_level {
             crate::Level::Avx2 => unsafe { avx2($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            crate::Level::Avx512 => unsafe { avx512($($arg),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            crate::Level::Avx512Vnni => unsafe { avx512_vnni($($arg),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            crate::Level::Avx512Bf16 => unsafe { avx512_bf16($($arg),*) },
+            crate::Level::Avx512 | crate::Level::Avx512Vnni | crate::Level::Avx512Bf16 => unsafe { avx512($($arg),*) },
             #[cfg(not(target_arch = "x86_64"))]
             level => unreachable!("the level {level} is not of this machine"),
         }

@@ -1,10 +1,11 @@
 //! The left side of a product: rows of f32 as they are, or turned into what packed weights are multiplied with.
 
+use super::at_level;
 use super::dot::{Dot, Element, Factor};
 use super::pack::Packed;
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
-use super::{at_level, quant};
+use super::spread::Spread;
 
 /// Rows that one thread turns at a time.
 const PART: usize = 64;
@@ -110,54 +111,44 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 /// # Safety
-/// `x` is good for `[K]`, `room` for that rounded up to whole vectors, the target has the row, and nobody else writes it.
+/// `x` is good for `[K]`, `room` for that rounded up to whole vectors in int8, the target has the row, and nobody else writes it.
 unsafe fn turn(weights: &Packed, x: *const f32, room: *mut f32, to: Target, row: usize) {
-    let cpu = weights.cpu();
+    let (cpu, spread) = (weights.cpu(), weights.spread());
+    let int8 = weights.element() == Element::Int8;
+    if int8 {
+        at_level!(cpu, spread_at(spread: &Spread, x: *const f32, room: *mut f32));
+    }
     // SAFETY: the caller's: the row is there.
-    let (words, factor) = unsafe {
-        // What fills the last word up is multiplied with zeros, but must be a number.
-        *to.words.add((row + 1) * to.stride - 1) = 0;
-        (to.words.add(row * to.stride), to.factors.add(row))
-    };
-    at_level!(cpu, turn_at(weights: &Packed, x: *const f32, room: *mut f32, words: *mut u32, factor: *mut Factor));
+    unsafe { *to.factors.add(row) = weights.kernel().turn(if int8 { room } else { x }, weights.inner(), to.words.add(row * to.stride)) }
 }
 
 /// # Safety
-/// As `turn`, and the processor has the level.
+/// As `Spread::apply`.
 #[inline(always)]
-unsafe fn turn_at<S: Simd>(weights: &Packed, x: *const f32, room: *mut f32, words: *mut u32, factor: *mut Factor) {
-    let inner = weights.inner();
+unsafe fn spread_at<S: Simd>(spread: &Spread, x: *const f32, y: *mut f32) {
     // SAFETY: the caller's.
-    unsafe {
-        match weights.element() {
-            Element::F32 => convert::<S::F32>(x, inner, words.cast()),
-            Element::Bf16 => convert::<S::Bf16>(x, inner, words.cast()),
-            Element::Int8 => {
-                weights.spread().apply::<S>(x, room);
-                *factor = quant::row::<S::Int8>(room, inner, words.cast());
-            }
-        }
-    }
+    unsafe { spread.apply::<S>(x, y) }
 }
 
-/// Each number by itself.
+/// Each number by itself: it stands for what it is.
 ///
 /// # Safety
-/// As `turn_at`.
+/// As `Kernel::numbers`, and the processor has the level.
 #[inline(always)]
-pub(super) unsafe fn convert<D: Dot>(x: *const f32, inner: usize, to: *mut u8) {
+pub(super) unsafe fn convert<D: Dot>(x: *const f32, width: usize, to: *mut u8) -> Factor {
     let (lanes, bytes) = (D::S::LANES, 4 / D::GROUP);
-    let whole = inner / lanes * lanes;
+    let whole = width / lanes * lanes;
     // SAFETY: the caller's; vectors reach up to `whole`, the rest goes by way of one on the stack.
     unsafe {
         for at in (0..whole).step_by(lanes) {
             D::store(to.add(at * bytes), D::S::load(x.add(at)));
         }
-        if whole < inner {
+        if whole < width {
             let (mut numbers, mut stored) = ([0f32; LANES_MOST], [0u32; LANES_MOST]);
-            std::ptr::copy_nonoverlapping(x.add(whole), numbers.as_mut_ptr(), inner - whole);
+            std::ptr::copy_nonoverlapping(x.add(whole), numbers.as_mut_ptr(), width - whole);
             D::store(stored.as_mut_ptr().cast(), D::S::load(numbers.as_ptr()));
-            std::ptr::copy_nonoverlapping(stored.as_ptr().cast(), to.add(whole * bytes), (inner - whole) * bytes);
+            std::ptr::copy_nonoverlapping(stored.as_ptr().cast(), to.add(whole * bytes), (width - whole) * bytes);
         }
     }
+    Factor::default()
 }

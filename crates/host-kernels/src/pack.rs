@@ -1,6 +1,7 @@
 //! A linear map's weights as the product wants them: panels of columns, the inner dimension running fastest over panels' rows.
 
-use super::dot::{Columns, Element, Shape, shape, to_bf16};
+use super::dot::{Columns, Element, to_bf16};
+use super::kernel::Kernel;
 use super::spread::Spread;
 use super::{Cpu, quant};
 
@@ -8,12 +9,12 @@ use super::{Cpu, quant};
 const INT8_INNER_MOST: usize = 65_536;
 
 /// `[N, K]` as `[N / PANEL][K / GROUP][PANEL][GROUP]`, the last panel and the last group filled up with zeros. How wide a panel and a group are
-/// depends on the level and the element (see `dot::Dot`).
+/// depends on the level and the element (see `kernel::Kernel`).
 #[derive(Debug, Clone)]
 pub struct Packed {
     cpu: Cpu,
     element: Element,
-    shape: Shape,
+    kernel: &'static Kernel,
     panels: Lines,
     /// `[N]` rounded up to whole panels, zeros where the map has none.
     bias: Vec<f32>,
@@ -52,16 +53,16 @@ impl Packed {
 
     fn zeros(cpu: Cpu, element: Element, columns: usize, inner: usize) -> Self {
         let element = if inner > INT8_INNER_MOST && element == Element::Int8 { Element::F32 } else { element };
-        let shape = shape(cpu.level(), element);
-        let whole = columns.next_multiple_of(shape.panel);
-        let panels = Lines::zeros(whole * inner.next_multiple_of(shape.group) * element.bytes());
+        let kernel = Kernel::of(cpu.level(), element);
+        let whole = columns.next_multiple_of(kernel.panel);
+        let panels = Lines::zeros(whole * inner.next_multiple_of(kernel.group) * element.bytes());
         let (quantised, spread) = if element == Element::Int8 { (whole, Spread::of(inner)) } else { (0, Spread::default()) };
-        Self { cpu, element, shape, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
+        Self { cpu, element, kernel, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
     }
 
     /// Puts the weights of one column at their places.
     fn put(&mut self, column: usize, row: &[f32]) {
-        let Shape { panel, group } = self.shape;
+        let Kernel { panel, group, .. } = *self.kernel;
         let first = column / panel * self.groups() * panel + column % panel;
         let place = |k: usize| (first + k / group * panel) * group + k % group;
         let bytes = self.panels.bytes_mut();
@@ -108,6 +109,11 @@ impl Packed {
         self.panels.0.len() * size_of::<Line>() + (self.bias.len() + self.step.len() + self.sum.len()) * size_of::<f32>() + self.spread.bytes()
     }
 
+    /// What it is multiplied with.
+    pub(super) fn kernel(&self) -> &'static Kernel {
+        self.kernel
+    }
+
     /// The processor it is packed for.
     pub(super) fn cpu(&self) -> Cpu {
         self.cpu
@@ -115,7 +121,7 @@ impl Packed {
 
     /// `K / GROUP`, rounded up.
     pub(super) fn groups(&self) -> usize {
-        self.inner.div_ceil(self.shape.group)
+        self.inner.div_ceil(self.kernel.group)
     }
 
     /// How an operand's rows are spread, for int8.
@@ -125,28 +131,23 @@ impl Packed {
 
     /// Numbers of an operand in four bytes.
     pub(super) fn group(&self) -> usize {
-        self.shape.group
-    }
-
-    /// How many columns a panel has.
-    pub(super) fn width(&self) -> usize {
-        self.shape.panel
+        self.kernel.group
     }
 
     /// How many panels there are.
     pub(super) fn count(&self) -> usize {
-        self.columns.div_ceil(self.shape.panel)
+        self.columns.div_ceil(self.kernel.panel)
     }
 
     /// `[K / GROUP][PANEL][GROUP]` of one panel.
     pub(super) fn panel(&self, index: usize) -> &[u8] {
-        let size = self.groups() * self.shape.panel * self.shape.group * self.element.bytes();
+        let size = self.groups() * self.kernel.panel * self.kernel.group * self.element.bytes();
         &self.panels.bytes()[index * size..(index + 1) * size]
     }
 
     /// `[PANEL]` of one panel.
     pub(super) fn columns_of(&self, index: usize) -> Columns {
-        let of = |numbers: &[f32]| numbers.get(index * self.shape.panel..).map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let of = |numbers: &[f32]| numbers.get(index * self.kernel.panel..).map_or(std::ptr::null(), <[f32]>::as_ptr);
         Columns { bias: of(&self.bias), step: of(&self.step), sum: of(&self.sum) }
     }
 }

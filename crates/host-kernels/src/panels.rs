@@ -1,7 +1,6 @@
 //! An attention's keys and values as panels that a product reads, in f32 or bf16, and one thread's memory for them.
 
-use super::dot::{Dot, TILE_MOST};
-use super::operand::convert;
+use super::kernel::{Kernel, TILE_MOST};
 
 /// One thread's working memory.
 #[derive(Default)]
@@ -14,6 +13,8 @@ pub(super) struct Scratch {
     pub(super) queries: Vec<u32>,
     /// `[TILE, L rounded up]`.
     pub(super) scores: Vec<f32>,
+    /// `[TILE, D rounded up]`.
+    pub(super) mixed: Vec<f32>,
 }
 
 /// Sixteen words at the start of a cache line, so that no vector of a panel lies in two.
@@ -34,13 +35,18 @@ pub(super) struct Form {
 }
 
 impl Form {
-    pub(super) fn of<D: Dot>(len: usize, dim: usize) -> Self {
-        Self { len, dim, panel: D::SHAPE.panel, dim_groups: dim.div_ceil(D::GROUP), len_groups: len.div_ceil(D::GROUP) }
+    pub(super) fn of(kernel: &Kernel, len: usize, dim: usize) -> Self {
+        Self { len, dim, panel: kernel.panel, dim_groups: dim.div_ceil(kernel.group), len_groups: len.div_ceil(kernel.group) }
     }
 
     /// Length of a line of scores: whole panels.
     pub(super) fn padded(self) -> usize {
         self.len.next_multiple_of(self.panel)
+    }
+
+    /// Length of a line of mixed values.
+    pub(super) fn padded_dim(self) -> usize {
+        self.dim.next_multiple_of(self.panel)
     }
 }
 
@@ -52,9 +58,10 @@ impl Scratch {
             }
         }
         grow(&mut self.keys, (form.padded() * form.dim_groups).div_ceil(16));
-        grow(&mut self.values, (form.dim.next_multiple_of(form.panel) * form.len_groups).div_ceil(16));
+        grow(&mut self.values, (form.padded_dim() * form.len_groups).div_ceil(16));
         grow(&mut self.queries, (TILE_MOST * form.dim_groups).max(2 * form.dim));
         grow(&mut self.scores, TILE_MOST * form.padded());
+        grow(&mut self.mixed, TILE_MOST * form.padded_dim());
     }
 }
 
@@ -77,21 +84,25 @@ pub(super) struct Text {
 /// Keys turned into panels, the last filled up with zeros.
 ///
 /// # Safety
-/// The text's rows are as `attend` checked them, the scratch has room, and the processor has the level.
+/// The text's rows are as `attend` checked them, the scratch has room, and the processor has the kernel's level.
 #[inline(always)]
-pub(super) unsafe fn pack_keys<D: Dot>(text: Text, form: Form, scratch: &mut Scratch) {
+pub(super) unsafe fn pack_keys(kernel: &Kernel, text: Text, form: Form, scratch: &mut Scratch) {
     let (panel, groups) = (form.panel, form.dim_groups);
-    let (words, row) = (scratch.keys.as_mut_ptr().cast::<u32>(), scratch.queries.as_mut_ptr());
+    let (words, turned) = (scratch.keys.as_mut_ptr().cast::<u32>(), scratch.queries.as_mut_ptr());
     for key in 0..form.padded() {
         // SAFETY: the caller's; a row is `groups` words.
         unsafe {
-            if key < text.len {
-                turn::<D>(text.keys.add(key * text.stride), form.dim, row);
-            }
             let to = words.add(key / panel * groups * panel + key % panel);
-            for group in 0..groups {
-                *to.add(group * panel) = if key < text.len { *row.add(group) } else { 0 };
+            if key >= text.len {
+                (0..groups).for_each(|group| *to.add(group * panel) = 0);
+                continue;
             }
+            let x = text.keys.add(key * text.stride);
+            let row = if kernel.group == 1 { x.cast() } else { turned.cast_const() };
+            if kernel.group > 1 {
+                kernel.turn(x, form.dim, turned);
+            }
+            (0..groups).for_each(|group| *to.add(group * panel) = *row.add(group));
         }
     }
 }
@@ -99,25 +110,25 @@ pub(super) unsafe fn pack_keys<D: Dot>(text: Text, form: Form, scratch: &mut Scr
 /// Values as panels of dimensions, the last filled up with zeros.
 ///
 /// # Safety
-/// The text's rows are as `attend` checked them, the scratch has room, and the processor has the level.
+/// The text's rows are as `attend` checked them, the scratch has room, and the processor has the kernel's level.
 #[inline(always)]
-pub(super) unsafe fn pack_values<D: Dot>(text: Text, form: Form, scratch: &mut Scratch) {
+pub(super) unsafe fn pack_values(kernel: &Kernel, text: Text, form: Form, scratch: &mut Scratch) {
     let Form { panel, dim, len_groups, .. } = form;
     let words = scratch.values.as_mut_ptr().cast::<u32>();
+    let halves = scratch.queries.as_mut_ptr().cast::<u16>();
     for (index, group) in (0..dim.div_ceil(panel)).flat_map(|index| (0..len_groups).map(move |group| (index, group))) {
         let width = (dim - index * panel).min(panel);
         // SAFETY: the caller's: the group's first key is there, and so is the second unless the text ends before it.
         unsafe {
             let to = std::slice::from_raw_parts_mut(words.add((index * len_groups + group) * panel), panel);
             let row = |key: usize| text.values.add(key * text.stride + index * panel);
-            if D::GROUP == 1 {
+            if kernel.group == 1 {
                 std::ptr::copy_nonoverlapping(row(group).cast(), to.as_mut_ptr(), width);
             } else {
-                let halves = scratch.queries.as_mut_ptr().cast::<u16>();
-                convert::<D>(row(2 * group), width, halves.cast());
                 let second = 2 * group + 1 < text.len;
+                (kernel.numbers)(row(2 * group), width, halves.cast());
                 if second {
-                    convert::<D>(row(2 * group + 1), width, halves.add(dim).cast());
+                    (kernel.numbers)(row(2 * group + 1), width, halves.add(dim).cast());
                 }
                 for (column, word) in to[..width].iter_mut().enumerate() {
                     let second = if second { u32::from(*halves.add(dim + column)) << 16 } else { 0 };
@@ -125,26 +136,6 @@ pub(super) unsafe fn pack_values<D: Dot>(text: Text, form: Form, scratch: &mut S
                 }
             }
             to[width..].fill(0);
-        }
-    }
-}
-
-/// A row of `dim` numbers as words of `GROUP`, the last filled up with zeros.
-///
-/// # Safety
-/// `x` is good for `dim` numbers, `to` for as many words as they take, and the processor has the level. They may be the same place.
-#[inline(always)]
-pub(super) unsafe fn turn<D: Dot>(x: *const f32, dim: usize, to: *mut u32) {
-    // SAFETY: the caller's.
-    unsafe {
-        let last = dim.div_ceil(D::GROUP) - 1;
-        if D::GROUP == 1 {
-            std::ptr::copy(x.cast(), to, dim);
-        } else if dim.is_multiple_of(D::GROUP) {
-            convert::<D>(x, dim, to.cast());
-        } else {
-            convert::<D>(x, dim, to.cast());
-            to.cast::<u16>().add(2 * last + 1).write(0);
         }
     }
 }

@@ -1,31 +1,17 @@
-//! Sixteen f32 at a time, for every level that has AVX-512; what sets these levels apart is how they multiply bf16 and int8.
+//! Sixteen f32 at a time, with AVX-512 F, BW, VL and DQ: for every level that has these.
 
-use super::dot::Dot;
-use super::dot_avx512::{Avx512F32, Avx512Narrow};
 use super::simd::Simd;
 use std::arch::x86_64::*;
-use std::marker::PhantomData;
-
-/// The products of a level with AVX-512.
-pub(crate) trait Products: Sized {
-    type Bf16: Dot<S = Avx512<Self>>;
-    type NarrowBf16: Dot<S = Avx512<Self>>;
-    type Int8: Dot<S = Avx512<Self>>;
-}
 
 /// Sixteen numbers.
-pub(crate) struct Avx512<P>(PhantomData<P>);
+pub(super) struct Avx512;
 
-// SAFETY: each function needs AVX-512 F and DQ, which the trait makes the caller's business, and pointers good for sixteen numbers.
+// SAFETY: each function needs AVX-512 F, BW and DQ, which the trait makes the caller's business, and pointers good for sixteen numbers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-unsafe impl<P: Products> Simd for Avx512<P> {
+unsafe impl Simd for Avx512 {
     const LANES: usize = 16;
     type V = __m512;
-    type F32 = Avx512F32<P>;
-    type Narrow = Avx512Narrow<P>;
-    type Bf16 = P::Bf16;
-    type NarrowBf16 = P::NarrowBf16;
-    type Int8 = P::Int8;
+    type Whole = __m512i;
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
@@ -98,5 +84,33 @@ unsafe impl<P: Products> Simd for Avx512<P> {
     #[inline(always)]
     unsafe fn largest(x: __m512) -> f32 {
         unsafe { _mm512_reduce_max_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn widen(pairs: __m512) -> [__m512; 2] {
+        unsafe {
+            let bits = _mm512_castps_si512(pairs);
+            let (first, second) = (_mm512_slli_epi32::<16>(bits), _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32 as i32)));
+            [_mm512_castsi512_ps(first), _mm512_castsi512_ps(second)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u8, x: __m512) {
+        unsafe {
+            let bits = _mm512_castps_si512(x);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            // A NaN is not rounded, which could make it infinite, but made quiet.
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+            let bits = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(bits)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn no_whole() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn of_whole(x: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(x) }
     }
 }

@@ -11,7 +11,7 @@ use crate::telemetry;
 use crate::wire::request::{self, Limits};
 use crate::wire::response::{Unwritable, Vectors, native_embed};
 use crate::wire::schema::{EmbedAnswer, EmbedBody};
-use crate::wire::{EmbedRequest, Encoding, Fault};
+use crate::wire::{EmbedRequest, Encoding, Fault, echo};
 use axum::Extension;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
@@ -111,7 +111,7 @@ pub(in crate::api) async fn off_thread<T: Send + 'static>(bytes: usize, work: im
 pub(in crate::api) fn input_type(asked: &EmbedRequest, found: &Found) -> Result<Option<String>, Fault> {
     match (&asked.input_type, &found.input_type) {
         (Some(field), Some(name)) if field != name => {
-            Err(Fault::field("input_type", format!("contradicts the model's name, which ends in `:{name}`")))
+            Err(Fault::field("input_type", format!("contradicts the model's name, which ends in `:{}`", echo(name))))
         }
         (field, name) => Ok(field.as_ref().or(name.as_ref()).or(found.preset.prompt.as_ref()).cloned()),
     }

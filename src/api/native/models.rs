@@ -57,5 +57,7 @@ pub(in crate::api) async fn visible_one(call: &Call, name: Result<Path<String>, 
     }
     let models = api.embedder.list();
     let by = |slug: &str| models.iter().find(|model| model.slug == slug);
-    by(name).or_else(|| by(&found.slug)).cloned().ok_or_else(unknown)
+    // `ALIAS:query` is still the alias, with what it stands for.
+    let whole = || by(name.rsplit_once(':')?.0);
+    by(name).or_else(whole).or_else(|| by(&found.slug)).cloned().ok_or_else(unknown)
 }

@@ -3,7 +3,7 @@
 use crate::api::asked::{Call, Id, Parameters};
 use crate::api::connection::Connection;
 use crate::api::native::batch::{owner, who};
-use crate::api::native::results::stream;
+use crate::api::native::results::{jsonl, stream};
 use crate::api::observe::Seen;
 use crate::api::{Api, Shared, auth, body, reply};
 use crate::service::access::MODELS_USE;
@@ -12,6 +12,7 @@ use crate::wire::Fault;
 use crate::wire::files::{ANCHOR, EXPIRES_S, FileDeleted, FileObject, Listing, ListingQuery, PURPOSES, listing, to_json};
 use crate::wire::schema::{FileForm, Order};
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::response::Response;
@@ -144,7 +145,8 @@ pub(in crate::api) async fn retrieve(call: Call, Id(id): Id) -> Result<Response,
     responses((status = 200, description = "The bytes of the file", body = String, content_type = "application/jsonl")))]
 pub(in crate::api) async fn content(call: Call, Id(id): Id) -> Result<Response, Fault> {
     let file = find(&call, &id).await?;
-    stream(&call.api, &file.id, file.bytes).await
+    // An empty file is a file, though the store has no piece of it.
+    if file.bytes == 0 { Ok(jsonl(Body::empty(), 0)) } else { stream(&call.api, &file.id, file.bytes).await }
 }
 
 /// Removes a file.

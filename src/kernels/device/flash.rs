@@ -117,7 +117,3 @@ fn half_bytes(head: usize) -> usize {
 fn f32_bytes(head: usize) -> usize {
     (16 * head + 32 * (head + 1) + 32 * head) * 4
 }
-
-#[cfg(all(test, feature = "device-emulation"))]
-#[path = "flash_tests.rs"]
-mod tests;

@@ -96,10 +96,6 @@ pub fn norm_rotate(x: &Tensor, heads: usize, queries: usize, norms: Option<&Head
     call.write(x)
 }
 
-#[cfg(all(test, feature = "device-emulation"))]
-#[path = "rope_tests.rs"]
-mod kernel_tests;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -252,3 +252,20 @@ fn no_file() -> Fault {
 fn no_job() -> Fault {
     Fault::NotFound { message: "No batch job of yours has this id".into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Place;
+
+    #[test]
+    fn a_link_ends_at_its_time_however_well_it_is_signed() {
+        crate::store::tests::run(async {
+            let jobs = Jobs::open(Store::open(&Place::Memory).await.unwrap(), Options::default()).await.unwrap();
+            let now = Timestamp::now().as_second();
+            let good = |until| jobs.signed("/a", until, &jobs.sign("/a", until));
+            assert!(good(now + 600) && !good(now) && !good(now - 600) && !good(i64::MIN));
+            assert!(!jobs.signed("/a", now + 600, &jobs.sign("/a", now + 599)));
+        });
+    }
+}

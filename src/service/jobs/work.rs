@@ -7,6 +7,7 @@ use crate::store;
 use crate::store::segments::{Claim, Fate, LEASE_MS};
 use crate::wire::Fault;
 use crate::wire::batch::Line;
+use crate::wire::files::ENDPOINTS;
 use futures_util::FutureExt as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -309,8 +310,7 @@ impl Run<'_> {
         // The scan has found it good.
         let line = Line::parse(&waiting.text).unwrap_or_default();
         let custom_id = line.custom_id.clone();
-        // Only batches in OpenAI's forms have one.
-        let is_openai = !self.claim.job.endpoint.is_empty();
+        let is_openai = ENDPOINTS.contains(&line.url.as_str());
         self.begun.insert(waiting.number, (waiting.next_byte, custom_id.clone()));
         self.running.spawn(async move {
             let call = LineCall { line, owner, request_id: request_id.clone(), deadline };

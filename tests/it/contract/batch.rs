@@ -76,6 +76,7 @@ fn good_lines_and_bad_ones_come_out_in_order_each_where_it_belongs() {
     lines[400] = line("broken", &json!("!broken"));
     lines[401] = line("panic", &json!("!panic"));
     lines[402] = line("nan", &json!("!nan"));
+    lines[403] = line("openai-panic", &json!("!panic")).replace(EMBED, "/v1/embeddings");
     // Good enough to be lines; what is in them is their own fault.
     let odd =
         |id: &str, input: &str| format!(r#"{{"custom_id":"{id}","method":"POST","url":"{EMBED}","body":{{"model":"fake/plain","input":{input}}}}}"#);
@@ -85,11 +86,12 @@ fn good_lines_and_bad_ones_come_out_in_order_each_where_it_belongs() {
     let made = submit(&server, "sgk_a", &lines);
     assert_eq!((&made["object"], &made["id"], &made["metadata"]), (&json!("batch"), &made["batch_id"], &json!({"project": "x"})));
     let job = ended(&server, "sgk_a", made["id"].as_str().unwrap());
-    assert_eq!((&job["status"], &job["request_counts"]), (&json!("completed"), &json!({"total": 600, "completed": 590, "failed": 10})), "{job}");
-    assert!(job["completed_at"].is_string() && job["failed_at"].is_null() && job["usage"]["prompt_tokens"] == 590 * 7);
+    assert_eq!((&job["status"], &job["request_counts"]), (&json!("completed"), &json!({"total": 600, "completed": 589, "failed": 11})), "{job}");
+    assert!(job["completed_at"].is_string() && job["failed_at"].is_null() && job["usage"]["prompt_tokens"] == 589 * 7);
 
     let output = lines_of(&send(server.addr, "GET", &path(&job["output_file_url"]), &[], ""));
-    let expected: Vec<String> = (0..600).filter(|n| ![3, 5, 7, 300, 400, 401, 402, 500, 501, 502].contains(n)).map(|n| format!("id-{n}")).collect();
+    let expected: Vec<String> =
+        (0..600).filter(|n| ![3, 5, 7, 300, 400, 401, 402, 403, 500, 501, 502].contains(n)).map(|n| format!("id-{n}")).collect();
     assert_eq!(ids(&output), expected);
     let body = &output[1]["response"]["body"];
     let values: Vec<f32> = body["data"]["data"][0]["embedding"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect();
@@ -110,13 +112,16 @@ fn good_lines_and_bad_ones_come_out_in_order_each_where_it_belongs() {
             json!(["broken", 502, "BACKEND_ERROR"]),
             json!(["panic", 500, "INTERNAL_ERROR"]),
             json!(["nan", 502, "BACKEND_ERROR"]),
+            json!(["openai-panic", 500, null]),
             json!(["surrogate", 422, "VALIDATION_ERROR"]),
             json!(["huge", 422, "VALIDATION_ERROR"]),
             json!(["deep", 422, "VALIDATION_ERROR"]),
         ]
     );
+    let panic = errors.iter().find(|line| line["custom_id"] == "openai-panic").unwrap();
+    assert_eq!(panic["response"]["body"]["error"]["type"], "server_error", "in the form of its url: {panic}");
     let usage = call(&server, "GET", "/v1/accounting/usage", "sgk_a", "").json()["data"]["items"][0].clone();
-    assert_eq!((&usage["requests"], &usage["texts"], &usage["tokens_in"]), (&json!(590), &json!(1180), &json!(590 * 7)));
+    assert_eq!((&usage["requests"], &usage["texts"], &usage["tokens_in"]), (&json!(589), &json!(1178), &json!(589 * 7)));
 }
 
 #[test]
@@ -142,7 +147,12 @@ fn a_jobs_results_are_its_users_and_whoever_has_the_link() {
         format!("{output}?expires=1&signature=00"),
     ] {
         assert_fault(&send(server.addr, "GET", &bad, &[], ""), 401, "AUTH_TOKEN_INVALID", &[], &bad);
+        let wrong = call(&server, "GET", &bad, "sgk_nobody", "");
+        assert_fault(&wrong, 401, "AUTH_TOKEN_INVALID", &[], &bad);
     }
+    let old = format!("{output}?expires=1&signature=00");
+    assert_eq!(ids(&lines_of(&call(&server, "GET", &old, "sgk_a", ""))), ["a"], "with a key an old link is no worse than none");
+    assert_fault(&call(&server, "GET", &old, "sgk_other", ""), 404, "NOT_FOUND", &[], "with another user's key");
     assert_eq!(call(&server, "GET", &format!("{BATCH}/{id}/errors"), "sgk_a", "").status, 404, "no errors, no file");
     assert!(job["error_file_url"].is_null() && job["error_file_id"].is_null());
     let cancelled = call(&server, "POST", &format!("{BATCH}/{id}/cancel"), "sgk_a", "");
@@ -150,6 +160,15 @@ fn a_jobs_results_are_its_users_and_whoever_has_the_link() {
     let again = json!({"input_file_url": format!("scaigrid://file/{}", job["output_file_id"].as_str().unwrap())});
     assert_eq!(call(&server, "POST", BATCH, "sgk_a", &again.to_string()).status, 200, "a file of one's own is taken, whatever is in it");
     assert_fault(&call(&server, "POST", BATCH, "sgk_other", &again.to_string()), 422, "VALIDATION_ERROR", &["input_file_url"], "another user's file");
+}
+
+#[test]
+fn where_nobody_needs_a_key_an_old_link_needs_none_either() {
+    let server = Server::start(Options { max_body_bytes: 1 << 20, ..small() });
+    let id = submit(&server, "sgk_any", &[line("a", &json!("x"))])["id"].as_str().unwrap().to_owned();
+    ended(&server, "sgk_any", &id);
+    let old = format!("{BATCH}/{id}/output?expires=1&signature=00");
+    assert_eq!(ids(&lines_of(&send(server.addr, "GET", &old, &[], ""))), ["a"]);
 }
 
 #[test]

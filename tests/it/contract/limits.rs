@@ -51,6 +51,7 @@ fn what_passes_counts_even_if_it_is_refused_later_and_what_does_not_never() {
     assert_eq!((refused.status, numbers(&refused)[1]), (422, 2), "a 422 counts");
     let busy = embed(&server, "sgk_a", r#"{"model":"fake/plain","input":"!busy"}"#);
     assert_fault(&busy, 429, "BACKEND_RATE_LIMITED", &[], "busy");
+    assert_eq!(numbers(&busy)[..2], [3, 2], "and is not missing from what is left");
     assert_eq!([0; 3].map(|_| embed(&server, "sgk_a", BODY).status), [200, 200, 429], "a 429 does not");
     let large = "x".repeat(10_000);
     assert_eq!(embed(&server, "sgk_a", &large).status, 429, "before the size");
@@ -58,10 +59,22 @@ fn what_passes_counts_even_if_it_is_refused_later_and_what_does_not_never() {
 }
 
 #[test]
+fn a_scope_that_is_missing_is_told_before_anything_is_counted() {
+    let options = Options { key: Quota { requests_per_minute: Some(1), tokens_per_minute: None }, ..Options::default() };
+    let server = Server::with_limits(small(), Access::keys(vec![key("sgk_list", None, &["models:list"])]), options);
+    for _ in 0..2 {
+        assert_fault(&embed(&server, "sgk_list", BODY), 403, "AUTH_INSUFFICIENT_SCOPE", &[], "embed");
+    }
+    let list = || send(server.addr, "GET", "/v1/models", &[("authorization", "Bearer sgk_list")], "").status;
+    assert_eq!([list(), list()], [200, 429]);
+}
+
+#[test]
 fn tokens_have_their_own_limit() {
     let server = server(Options { key: Quota { requests_per_minute: None, tokens_per_minute: Some(10) }, ..Options::default() });
     let words = |n: usize| format!(r#"{{"model":"fake/plain","input":"{}"}}"#, vec!["w"; n].join(" "));
-    assert_eq!(embed(&server, "sgk_a", &words(4)).status, 200);
+    let reply = embed(&server, "sgk_a", &words(4));
+    assert_eq!((reply.status, numbers(&reply)[..2].to_vec()), (200, vec![10, 4]), "its own tokens count already");
     let reply = embed(&server, "sgk_a", &words(3));
     assert_fault(&reply, 429, "RATE_LIMITED", &[], "6 + 5 tokens");
     assert_eq!(numbers(&reply)[..2], [10, 4]);

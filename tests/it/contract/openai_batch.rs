@@ -1,6 +1,6 @@
 //! Files and batches in OpenAI's forms: uploaded, run, read back, deleted; each its user's own.
 
-use crate::fake::{Server, key, vector};
+use crate::fake::{Event, Server, key, vector};
 use crate::raw::{Reply, send};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -109,6 +109,42 @@ fn listings_deletion_and_other_users() {
     );
     assert_eq!(call(&server, "DELETE", &path(&ids[0]), "sgk_a", "").json(), json!({"id": ids[0], "object": "file", "deleted": true}));
     assert_eq!(call(&server, "GET", &path(&ids[0]), "sgk_a", "").status, 404);
+}
+
+#[test]
+fn a_file_that_a_batch_reads_stays_until_the_batch_has_ended() {
+    let server = server();
+    let file = upload(&server, "sgk_a", &line(0, "/v1/embeddings").replace("text 0", "!hang"), &[("purpose", "batch")]).json();
+    let path = format!("/oai/v1/files/{}", file["id"].as_str().unwrap());
+    let batch = create(&server, "/oai/v1", &file);
+    assert_eq!(server.event(), Event::Began);
+    let refused = call(&server, "DELETE", &path, "sgk_a", "");
+    assert_eq!((refused.status, error(&refused.json())), (409, [&json!("invalid_request_error"), &json!(null), &json!("conflict")]));
+    assert_eq!(refused.header("x-should-retry"), Some("false"), "OpenAI's clients would try again");
+    server.go_on();
+    assert_eq!(ended(&server, "/oai/v1", &batch["id"])["request_counts"]["completed"], 1);
+    assert_eq!(call(&server, "DELETE", &path, "sgk_a", "").status, 200);
+    assert_eq!(
+        call(
+            &server,
+            "POST",
+            "/oai/v1/batches",
+            "sgk_a",
+            &json!({"input_file_id": file["id"], "endpoint": "/v1/embeddings", "completion_window": "24h"}).to_string()
+        )
+        .json()["error"]["param"],
+        "input_file_id"
+    );
+}
+
+#[test]
+fn an_empty_file_comes_back_empty() {
+    let server = server();
+    let file = upload(&server, "sgk_a", "", &[("purpose", "batch")]).json();
+    let content = call(&server, "GET", &format!("/oai/v1/files/{}/content", file["id"].as_str().unwrap()), "sgk_a", "");
+    assert_eq!((&file["bytes"], content.status, content.header("content-length"), content.body.len()), (&json!(0), 200, Some("0"), 0));
+    let batch = ended(&server, "/oai/v1", &create(&server, "/oai/v1", &file)["id"]);
+    assert_eq!((&batch["status"], &batch["errors"]["data"][0]["code"]), (&json!("failed"), &json!("empty_file")));
 }
 
 #[test]
