@@ -11,6 +11,7 @@ SPEED = {
         ("A", "int8", "OpenVINO", "A", 1.4),
         ("B", "bf16", "OpenVINO", "B in 32s", 5.0),
         ("B", "bf16", "OpenVINO", "B sorted", 1.3),
+        ("A", "int8", "", "A", 1.0),
         *(("B", kind, "", fed, 1.0) for kind in ("f32", "bf16", "int8") for fed in ("B", "B sorted")),
         ("D", "f32", "", "D", 1.3),
         ("D", "bf16", "", "D", 1.3),

@@ -1,7 +1,7 @@
 //! Our engine as one of the processes that benches/peers/run compares: the service of `vecmill serve` without HTTP.
 //!
-//! Takes the flags of `serve` and `--workloads FILE`. Says `{"ready": true}`, and the level of its kernels, when the model is warm; then each line on standard input is a command
-//! and is answered by one line, as worker.py answers for the peers.
+//! Takes the flags of `serve` and `--workloads FILE`. Says `{"ready": true}`, and the level of its kernels, when the model is warm; then each line on
+//! standard input is a command and is answered by one line, as worker.py answers for the peers.
 
 use anyhow::{Context, anyhow};
 use clap::Parser;

@@ -38,7 +38,7 @@ def random_weights(place: pathlib.Path, layers: int, width: int, factor: int):
 
     torch.manual_seed(0)
     shape = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": factor * width, "num_attention_heads": width // 64}
-    BertModel(BertConfig(**shape), add_pooling_layer=False).save_pretrained(place)
+    BertModel(BertConfig(**shape, position_embedding_type="absolute"), add_pooling_layer=False).save_pretrained(place)
     pooling = place / "1_Pooling/config.json"
     pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"word_embedding_dimension": width}))
 

@@ -71,7 +71,7 @@ mod kernels {
     kernel!(fours_zmm, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), |sum, a, b| _mm512_dpbusd_epi32(*sum, a, b));
     kernel!(bf16_zmm, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), |sum, a, b| {
         // SAFETY: both are 64 bytes of any bits.
-        let (a, b): (__m512bh, __m512bh) = unsafe { (std::mem::transmute(a), std::mem::transmute(b)) };
+        let (a, b) = unsafe { (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b)) };
         _mm512_dpbf16_ps(*sum, a, b)
     });
 

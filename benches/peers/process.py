@@ -16,6 +16,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
+def busy_s() -> float:
+    """Seconds of processor time of the whole machine so far."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, pathlib.Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) * TICK_S
+
+
 def peak_mib(pid: int) -> float:
     """The most memory that was resident at a time."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
@@ -40,15 +46,16 @@ class Engine:
         return json.loads(line) if line else {"absent": f"ended with code {self.process.wait()}"}
 
     def ask(self, **command) -> dict:
-        """The answer, with `cpu_s`, the processor time that it took. Nothing else of ours runs meanwhile."""
+        """The answer, with `cpu_s`, the processor time that it took, and `others_s`, what everything else took. Nothing else of ours runs meanwhile."""
         self.process.send_signal(signal.SIGCONT)
-        before = cpu_s(self.process.pid)
+        before, busy = cpu_s(self.process.pid), busy_s()
         self.process.stdin.write(json.dumps(command, default=str) + "\n")
         self.process.stdin.flush()
         answer = self.read()
         if "absent" in answer:
             raise RuntimeError(f"{command}: {answer['absent']}; see {self.log.name}")
         answer["cpu_s"] = cpu_s(self.process.pid) - before
+        answer["others_s"] = max(busy_s() - busy - answer["cpu_s"], 0.0)
         self.hold()
         return answer
 

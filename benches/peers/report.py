@@ -49,7 +49,7 @@ def write(said, found: dict, made: dict):
     place.mkdir(parents=True, exist_ok=True)
     name = f"peers-{found['model']}"
     (place / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    text = "\n\n".join([*heading(head, found), engines(found, made, middle), verdicts(judged), *over_http(found), tries(found)]) + "\n"
+    text = "\n\n".join([*heading(head, found), engines(found, made, middle), processor(found, made), verdicts(judged), *over_http(found), tries(found)]) + "\n"
     (place / f"{name}.md").write_text(text, encoding="utf-8")
     plot.draw(found, made, place / f"{name}.svg")
     print(text)
@@ -107,6 +107,19 @@ def speed(found: dict, made: dict, entry: catalog.Entry, race: str) -> str:
     most = found["peak"][entry.kind]
     share = f", {models.flop(found['model'], tokens) / statistics.median(row['seconds']) / most['gops'] / 1e9:.0%}" if most else ""
     return f"{middle:,.0f} ({low:,.0f}-{high:,.0f}){share}"
+
+
+def processor(found: dict, made: dict) -> str:
+    """What other processes on the machine disturb least."""
+    races, rows = [race for race in RACES if race[0] in made], []
+    for entry in catalog.ENTRIES:
+        own = {row["race"]: row for row in found["measured"] if row["engine"] == entry.name}
+        if own:
+            cells = [f"{statistics.median(own[race]['cpu_s']) / sum(made[race[0]]['tokens']) * 1e6:.0f}" for race in races]
+            others = [sum(row.get("others_s", [])) / sum(row["cpu_s"]) for row in own.values() if row.get("others_s")]
+            rows.append([f"**{entry.name}**" if entry.is_ours else entry.name, *cells, f"{max(others):.0%}" if others else "not measured"])
+    what = "The engines' own, medians; and what other processes of the machine used beside them at the most, as a share of it: above some percent, the speeds above are theirs too."
+    return f"## Processor time, microseconds a token\n\n{what}\n\n" + table(["engine", *(RACES[race] for race in races), "others"], rows)
 
 
 def verdicts(judged: list) -> str:
