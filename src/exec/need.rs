@@ -33,7 +33,8 @@ impl Need {
             Ok((cpu, element)) => parts.packed(cpu, element, working(network, longest, exact)),
             // A tensor is decoded in f32 and then turned into its dtype.
             Err(_) if place.device.is_cpu() => {
-                Self { weights: parts.all().map(Weight::elements).sum::<usize>() * bytes, loading, working: working(network, longest, bytes) }
+                let numbers = parts.all().map(Weight::elements).sum::<usize>() + parts.numbers;
+                Self { weights: numbers * bytes, loading, working: working(network, longest, bytes) }
             }
             Err(_) => Self { weights: 0, loading, working: 0 },
         }
@@ -53,6 +54,8 @@ struct Parts<'a> {
     rows: Vec<&'a Weight>,
     /// What only the executor on tensors computes.
     other: Vec<&'a Weight>,
+    /// How many numbers there are besides, in f32.
+    numbers: usize,
 }
 
 impl<'a> Parts<'a> {
@@ -74,7 +77,11 @@ impl<'a> Parts<'a> {
         // Only what is stored the other way round is decoded as a whole; of all else, some rows at a time.
         let whole = self.maps.iter().filter(|(_, turned)| *turned).map(|(weight, _)| weight.elements()).max().unwrap_or(0);
         let row = self.all().filter_map(|weight| weight.shape().last().copied()).max().unwrap_or(0);
-        Need { weights: maps + exact + tables + rows, loading: whole.max(row).max(super::weights::CHUNK) * 2 * size_of::<f32>(), working }
+        Need {
+            weights: maps + exact + tables + rows + self.numbers * size_of::<f32>(),
+            loading: whole.max(row).max(super::weights::CHUNK) * 2 * size_of::<f32>(),
+            working,
+        }
     }
 
     fn network(&mut self, network: &'a Network) {
@@ -130,12 +137,18 @@ impl<'a> Parts<'a> {
         self.linears(&[query, key, value, output]);
         qk_norm.iter().flat_map(|norms| [&norms.query, &norms.key]).for_each(|norm| self.norm(norm));
         match bias {
-            PositionBias::None | PositionBias::Alibi(_) => {}
+            PositionBias::None => {}
+            PositionBias::Alibi(slopes) => self.numbers += slopes.len(),
             PositionBias::Buckets { table, max_distance: _ } => self.rows.push(table),
             PositionBias::Disentangled(about) => {
                 self.other.push(&about.table);
                 about.norm.iter().for_each(|norm| self.norm(norm));
-                self.other.extend([&about.key, &about.query].into_iter().flatten().map(|linear| &linear.weight));
+                for linear in [&about.key, &about.query].into_iter().flatten() {
+                    // Held is what the map makes of the table.
+                    self.numbers += about.table.shape()[0] * linear.weight.shape()[0];
+                    self.other.push(&linear.weight);
+                    self.beside(linear);
+                }
             }
         }
     }

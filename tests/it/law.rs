@@ -151,7 +151,11 @@ fn each_fused(element: Element, near: &Near) {
         fused.borrow_mut().extend(drawn.words);
         let tensor = TensorExecutor::new(&drawn.network, &Place::reference()).map_err(|error| failed(&error))?;
         let host = HostExecutor::new(&drawn.network, cpu, element).map_err(|error| failed(&error))?;
-        let dtype = if element == Element::F32 { DType::F32 } else { DType::Int8 };
+        let dtype = match element {
+            Element::F32 => DType::F32,
+            Element::Bf16 => DType::Bf16,
+            Element::Int8 => DType::Int8,
+        };
         let counted = Need::of(&drawn.network, &Place { cpu: Some(cpu), dtype, ..Place::reference() }, MAX_TOKENS).weights;
         // A network without layers is not computed in int8.
         let counts = element == Element::F32 || !drawn.network.layers.is_empty();
