@@ -92,9 +92,11 @@ fn download(package: &Package, options: &Options, scratch: &Path, progress: &dyn
     let mut child = command.spawn().map_err(|error| failed(format!("could not be started: {error}")))?;
     let grown = || bytes_below(&dest) + bytes_below(&temporary);
     let label = format!("{} {}", package.name, package.version);
-    let status = watch(&mut child, options.limits.stall * STALL_FACTOR, grown, |done| progress.bytes(&label, done, package.size_bytes));
+    // pip copies the archive once more when it has it: the copy is no progress, and all is here when pip has ended.
+    let most = package.size_bytes.map_or(u64::MAX, |size| size.saturating_sub(1));
+    let status = watch(&mut child, options.limits.stall * STALL_FACTOR, grown, |done| progress.bytes(&label, done.min(most), package.size_bytes));
     match status.map_err(|reason| failed(format!("{reason}\n{}", tail(&log))))? {
-        status if status.success() => {}
+        status if status.success() => progress.bytes(&label, package.size_bytes.unwrap_or_else(|| bytes_below(&dest)), package.size_bytes),
         status => return Err(failed(format!("failed ({status}):\n{}", tail(&log)))),
     }
     let mut wheels: Vec<PathBuf> = std::fs::read_dir(&dest).io("list", &dest)?.flatten().map(|entry| entry.path()).collect();
