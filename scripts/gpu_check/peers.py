@@ -19,7 +19,8 @@ class Peers:
             # A rehearsal may share its machine; threads that wait for each other would then mostly wait.
             torch.set_num_threads(1)
         self.folder = folder
-        self.batches = [64] if args.small else [32, 128, 512]
+        # A rehearsal's batch is small: 64 texts of skewed lengths in one batch would be padding for the most part.
+        self.batches = [16] if args.small else [32, 128, 512]
 
     def sync(self):
         if self.device.startswith("cuda"):

@@ -76,10 +76,12 @@ def server_second(args, folder, cells: list[dict], result: results.Result) -> No
         for each in cells:
             file = args.out / "texts.txt"
             file.write_text("\n".join(each["texts"]) + "\n")
-            per_request = max(1, min(512, (1024 if args.small else 16384) // each["mean"]))
-            load = ["--texts", str(file), "--concurrency", "4" if args.small else "16"]
+            per_request = max(1, min(512, (256 if args.small else 16384) // each["mean"]))
+            load = ["--texts", str(file), "--concurrency", "2" if args.small else "16"]
             with gpu.Watch(args) as watch:
                 each["server"] = server.bench("m", *load, "--texts-per-request", str(per_request), seconds=args.seconds)
+            if not each["server"]["tokens_per_s"]:
+                raise RuntimeError(f"{each['mean']} tokens, {each['kind']}: the server finished no request in {args.seconds} s")
             each["idle"] = watch.idle_share()
             each["alone"] = server.bench("m", "--texts", str(file), "--concurrency", "1", seconds=min(2, args.seconds), warmup=0.2)
 
