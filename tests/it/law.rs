@@ -20,9 +20,10 @@ const MAX_ABS: f32 = 1e-5;
 pub const RANDOM_MAX_ABS: f32 = 1e-4;
 
 /// Cosines that bf16 and int8 keep to f32 for 99 of 100 rows of random networks' hidden states, and for half of them. No bound holds for all: an expert's
-/// router decides otherwise where two experts are all but equal, and these networks amplify what comes of it.
+/// router decides otherwise where two experts are all but equal, and these networks amplify what comes of it. Int8's are those of the levels without
+/// `vpdpbusd`, whose steps are larger (the crate's `quant::Whole`).
 const BF16_COSINE: (f64, f64) = (0.999_5, 0.999_99);
-const INT8_COSINE: (f64, f64) = (0.999, 0.999_9);
+const INT8_COSINE: (f64, f64) = (0.998, 0.999_9);
 
 /// Smallest cosine allowed.
 const MIN_COSINE: f64 = 0.999999;

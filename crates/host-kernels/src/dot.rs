@@ -1,5 +1,6 @@
 //! How four bytes along the inner dimension of a product are multiplied and summed: what differs between f32, bf16 and int8 in one microkernel.
 
+use super::quant::Whole;
 use super::simd::Simd;
 use std::marker::PhantomData;
 
@@ -9,7 +10,7 @@ pub enum Element {
     F32,
     /// Weights and operand rounded to bf16, summed in f32.
     Bf16,
-    /// Weights of -127 to 127 by column, an operand of 0 to 255 by row, summed in whole numbers.
+    /// Whole numbers of eight bits: weights by column, an operand by row (`quant::Whole`).
     Int8,
 }
 
@@ -54,7 +55,7 @@ impl Columns {
 ///
 /// # Safety
 /// As `Simd`: its functions may be called only where the processor has the level. Pointers need no alignment; they are good for `LANES` columns of
-/// weights (`load`), four bytes (`splat`), `LANES` numbers of an operand (`store`).
+/// weights in each of `STEP` groups (`load`), `STEP` times four bytes (`splat`), `LANES` numbers of an operand (`store`).
 pub(super) unsafe trait Dot {
     type S: Simd;
     type Sums: Sums<S = Self::S>;
@@ -63,10 +64,15 @@ pub(super) unsafe trait Dot {
     const GROUP: usize;
     /// Bytes of a weight.
     const WEIGHT: usize;
-    unsafe fn load(weights: *const u8) -> Self::Words;
+    /// Groups that are taken at once.
+    const STEP: usize = 1;
+    /// Int8 only: what whole numbers may be.
+    const WHOLE: Whole = Whole::BYTES;
+    /// The groups' weights are `next` bytes apart.
+    unsafe fn load(weights: *const u8, next: usize) -> Self::Words;
     unsafe fn splat(operand: *const u32) -> Self::Words;
     unsafe fn dot(operand: Self::Words, weights: Self::Words, sums: <Self::Sums as Sums>::Held) -> <Self::Sums as Sums>::Held;
-    /// Numbers as an operand holds them; for int8 they are whole and in 0..=255.
+    /// Numbers as an operand holds them; for int8 they are whole and within `WHOLE`.
     unsafe fn store(to: *mut u8, x: <Self::S as Simd>::V);
 }
 
@@ -136,7 +142,7 @@ unsafe impl<S: Simd> Dot for F32<S> {
     const GROUP: usize = 1;
     const WEIGHT: usize = 4;
     #[inline(always)]
-    unsafe fn load(weights: *const u8) -> S::V {
+    unsafe fn load(weights: *const u8, _: usize) -> S::V {
         // SAFETY: the caller's.
         unsafe { S::load(weights.cast()) }
     }
@@ -169,7 +175,7 @@ unsafe impl<S: Simd> Dot for WidenedBf16<S> {
     const GROUP: usize = 2;
     const WEIGHT: usize = 2;
     #[inline(always)]
-    unsafe fn load(weights: *const u8) -> [S::V; 2] {
+    unsafe fn load(weights: *const u8, _: usize) -> [S::V; 2] {
         // SAFETY: the caller's.
         unsafe { S::widen(S::load(weights.cast())) }
     }

@@ -1,17 +1,17 @@
-//! Products with AVX2, which has no instruction for bf16 or int8: the former is widened to f32, the latter to 16 bits and multiplied in pairs, exactly.
+//! Products with AVX2, which has no instruction made for bf16 or int8: the former is widened to f32, the latter added in 16 bits as far as that is exact.
 
 use super::dot::{Dot, Element, F32, InWhole, WidenedBf16};
 use super::kernel::{Kernel, kernel};
 use super::operand::convert;
-use super::quant::row;
-use super::simd_avx2::{Avx2, store_halves};
+use super::quant::{Whole, row};
+use super::simd_avx2::Avx2;
 use std::arch::x86_64::*;
 
-/// What products of an element are multiplied with. Of the 16 registers 12 hold sums, or 8 where weights and operand take two each.
+/// What products of an element are multiplied with. Of the 16 registers 12 hold sums, or 8 where a step takes two of weights.
 pub(super) fn kernel(element: Element) -> &'static Kernel {
     static F32_KERNEL: Kernel = kernel!("avx2,fma", convert, F32<Avx2>, 2 x [6 5 4 3 2 1]);
     static BF16_KERNEL: Kernel = kernel!("avx2,fma", convert, WidenedBf16<Avx2>, 2 x [4 3 2 1]);
-    static INT8_KERNEL: Kernel = kernel!("avx2,fma", row, Avx2Int8, 2 x [6 5 4 3 2 1]);
+    static INT8_KERNEL: Kernel = kernel!("avx2,fma", row, Avx2Int8, 2 x [4 3 2 1]);
     match element {
         Element::F32 => &F32_KERNEL,
         Element::Bf16 => &BF16_KERNEL,
@@ -19,8 +19,8 @@ pub(super) fn kernel(element: Element) -> &'static Kernel {
     }
 }
 
-/// Pairs of an operand held in 16 bits and of weights widened as they are loaded, eight columns at a time. `vpmaddubsw` would take four numbers at
-/// once but cuts sums beyond 16 bits off, which two products of 255 and 127 are.
+/// Eight numbers of eight columns at a time: `vpmaddubsw` adds products of two in 16 bits, where those of four have room (`Whole::FOURS`), so that only
+/// half of them need be widened to 32 bits.
 struct Avx2Int8;
 
 // SAFETY: each function needs AVX2, which the trait makes the caller's business, and what else the trait demands of pointers.
@@ -28,23 +28,32 @@ struct Avx2Int8;
 unsafe impl Dot for Avx2Int8 {
     type S = Avx2;
     type Sums = InWhole<Avx2>;
-    type Words = __m256i;
-    const GROUP: usize = 2;
+    type Words = [__m256i; 2];
+    const GROUP: usize = 4;
     const WEIGHT: usize = 1;
+    const STEP: usize = 2;
+    const WHOLE: Whole = Whole::FOURS;
     #[inline(always)]
-    unsafe fn load(weights: *const u8) -> __m256i {
-        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.cast())) }
+    unsafe fn load(weights: *const u8, next: usize) -> [__m256i; 2] {
+        unsafe { [_mm256_loadu_si256(weights.cast()), _mm256_loadu_si256(weights.add(next).cast())] }
     }
     #[inline(always)]
-    unsafe fn splat(operand: *const u32) -> __m256i {
-        unsafe { _mm256_set1_epi32(operand.cast::<i32>().read_unaligned()) }
+    unsafe fn splat(operand: *const u32) -> [__m256i; 2] {
+        unsafe { [operand, operand.add(1)].map(|word| _mm256_set1_epi32(word.cast::<i32>().read_unaligned())) }
     }
     #[inline(always)]
-    unsafe fn dot(operand: __m256i, weights: __m256i, sums: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(operand, weights)) }
+    unsafe fn dot(operand: [__m256i; 2], weights: [__m256i; 2], sums: __m256i) -> __m256i {
+        unsafe {
+            let twos = [0, 1].map(|half| _mm256_maddubs_epi16(operand[half], weights[half]));
+            _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_add_epi16(twos[0], twos[1]), _mm256_set1_epi16(1)))
+        }
     }
     #[inline(always)]
     unsafe fn store(to: *mut u8, x: __m256) {
-        unsafe { store_halves(to, _mm256_cvtps_epi32(x)) }
+        unsafe {
+            let whole = _mm256_cvtps_epi32(x);
+            let halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves));
+        }
     }
 }

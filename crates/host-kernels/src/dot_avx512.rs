@@ -1,10 +1,10 @@
-//! Products with AVX-512; those of bf16 and int8: by the instructions that are made for them where the processor has those, else on widened numbers.
+//! Products with AVX-512; those of bf16 and int8 by the instructions that are made for them, where the processor has those.
 
 use super::Level;
 use super::dot::{Dot, Element, F32, InF32, InWhole, WidenedBf16};
 use super::kernel::{Kernel, kernel};
 use super::operand::convert;
-use super::quant::row;
+use super::quant::{Whole, row};
 use super::simd_avx512::Avx512;
 use std::arch::x86_64::*;
 
@@ -13,13 +13,13 @@ pub(super) fn kernel(level: Level, element: Element) -> &'static Kernel {
     static F32_KERNEL: Kernel = kernel!("avx512bw,avx512dq,avx512vl", convert, F32<Avx512>, 3 x [8 7 6 5 4 3 2 1]);
     static BF16_KERNEL: Kernel = kernel!("avx512bw,avx512dq,avx512vl,avx512bf16", convert, OwnBf16, 3 x [8 7 6 5 4 3 2 1]);
     static INT8_KERNEL: Kernel = kernel!("avx512bw,avx512dq,avx512vl,avx512vnni", row, VnniInt8, 3 x [8 7 6 5 4 3 2 1]);
-    static WIDENED_INT8: Kernel = kernel!("avx512bw,avx512dq,avx512vl", row, WidenedInt8, 3 x [8 7 6 5 4 3 2 1]);
+    static FOURS_INT8: Kernel = kernel!("avx512bw,avx512dq,avx512vl", row, FoursInt8, 2 x [8 7 6 5 4 3 2 1]);
     match element {
         Element::F32 => &F32_KERNEL,
         Element::Bf16 if level >= Level::Avx512Bf16 => &BF16_KERNEL,
         Element::Bf16 => &WIDENED_BF16,
         Element::Int8 if level >= Level::Avx512Vnni => &INT8_KERNEL,
-        Element::Int8 => &WIDENED_INT8,
+        Element::Int8 => &FOURS_INT8,
     }
 }
 
@@ -46,6 +46,16 @@ unsafe fn everywhere(operand: *const u32) -> __m512i {
     unsafe { _mm512_set1_epi32(operand.cast::<i32>().read_unaligned()) }
 }
 
+/// Sixteen whole numbers of 0 to 255, in a byte each.
+///
+/// # Safety
+/// `to` is good for 16 bytes, and the processor has AVX-512 F.
+#[inline(always)]
+unsafe fn store_bytes(to: *mut u8, x: __m512) {
+    // SAFETY: the caller's.
+    unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+}
+
 /// Pairs of bf16 by `vdpbf16ps`, sixteen columns at a time. It reads numbers below 1.2e-38 as zero and adds the second of each pair first.
 struct OwnBf16;
 
@@ -58,7 +68,7 @@ unsafe impl Dot for OwnBf16 {
     const GROUP: usize = 2;
     const WEIGHT: usize = 2;
     #[inline(always)]
-    unsafe fn load(weights: *const u8) -> __m512bh {
+    unsafe fn load(weights: *const u8, _: usize) -> __m512bh {
         unsafe { bf16s(_mm512_loadu_si512(weights.cast())) }
     }
     #[inline(always)]
@@ -97,7 +107,7 @@ unsafe impl Dot for VnniInt8 {
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
     #[inline(always)]
-    unsafe fn load(weights: *const u8) -> __m512i {
+    unsafe fn load(weights: *const u8, _: usize) -> __m512i {
         unsafe { _mm512_loadu_si512(weights.cast()) }
     }
     #[inline(always)]
@@ -110,35 +120,41 @@ unsafe impl Dot for VnniInt8 {
     }
     #[inline(always)]
     unsafe fn store(to: *mut u8, x: __m512) {
-        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+        unsafe { store_bytes(to, x) }
     }
 }
 
-/// Pairs of an operand held in 16 bits and of weights widened as they are loaded, sixteen columns at a time.
-struct WidenedInt8;
+/// Eight numbers of sixteen columns at a time, as at level AVX2: `vpmaddubsw` adds products of two in 16 bits, where those of four have room
+/// (`Whole::FOURS`).
+struct FoursInt8;
 
 // SAFETY: each function needs AVX-512 F and BW, which the trait makes the caller's business, and what else the trait demands of pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-unsafe impl Dot for WidenedInt8 {
+unsafe impl Dot for FoursInt8 {
     type S = Avx512;
     type Sums = InWhole<Avx512>;
-    type Words = __m512i;
-    const GROUP: usize = 2;
+    type Words = [__m512i; 2];
+    const GROUP: usize = 4;
     const WEIGHT: usize = 1;
+    const STEP: usize = 2;
+    const WHOLE: Whole = Whole::FOURS;
     #[inline(always)]
-    unsafe fn load(weights: *const u8) -> __m512i {
-        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(weights.cast())) }
+    unsafe fn load(weights: *const u8, next: usize) -> [__m512i; 2] {
+        unsafe { [_mm512_loadu_si512(weights.cast()), _mm512_loadu_si512(weights.add(next).cast())] }
     }
     #[inline(always)]
-    unsafe fn splat(operand: *const u32) -> __m512i {
-        unsafe { everywhere(operand) }
+    unsafe fn splat(operand: *const u32) -> [__m512i; 2] {
+        unsafe { [everywhere(operand), everywhere(operand.add(1))] }
     }
     #[inline(always)]
-    unsafe fn dot(operand: __m512i, weights: __m512i, sums: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(operand, weights)) }
+    unsafe fn dot(operand: [__m512i; 2], weights: [__m512i; 2], sums: __m512i) -> __m512i {
+        unsafe {
+            let twos = [0, 1].map(|half| _mm512_maddubs_epi16(operand[half], weights[half]));
+            _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_add_epi16(twos[0], twos[1]), _mm512_set1_epi16(1)))
+        }
     }
     #[inline(always)]
     unsafe fn store(to: *mut u8, x: __m512) {
-        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x))) }
+        unsafe { store_bytes(to, x) }
     }
 }

@@ -3,7 +3,7 @@
 use super::dot::{Dot, Element, F32, InWhole, WidenedBf16};
 use super::kernel::{Kernel, kernel};
 use super::operand::convert;
-use super::quant::row;
+use super::quant::{Whole, row};
 use super::simd::Scalar;
 
 /// What products of an element are multiplied with.
@@ -28,7 +28,9 @@ unsafe impl Dot for ScalarInt8 {
     type Words = [i32; 4];
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
-    unsafe fn load(weights: *const u8) -> [i32; 4] {
+    // As at the levels that every processor has, whose reference it is.
+    const WHOLE: Whole = Whole::FOURS;
+    unsafe fn load(weights: *const u8, _: usize) -> [i32; 4] {
         // SAFETY: good for four weights, as the trait demands.
         unsafe { weights.cast::<[i8; 4]>().read_unaligned() }.map(i32::from)
     }

@@ -146,10 +146,11 @@ unsafe fn combine<S: Simd>(y: S::V, there: *const f32, how: Into) -> S::V {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cpu;
     use crate::dot::{Columns, Element};
     use crate::operand::Turned;
+    use crate::quant::{self, Whole};
     use crate::testing::{cpus, near, numbers};
-    use crate::{Cpu, quant};
 
     const ELEMENTS: [Element; 3] = [Element::F32, Element::Bf16, Element::Int8];
 
@@ -168,7 +169,7 @@ mod tests {
     }
 
     /// `x W^T + b` of what is left of the numbers in this element, summed in f64.
-    fn naive(element: Element, x: &[f32], map: &Map) -> Vec<f64> {
+    fn naive(element: Element, whole: Whole, x: &[f32], map: &Map) -> Vec<f64> {
         let round = |row: &[f32]| -> Vec<f64> { row.iter().map(|x| f64::from(f32::from_bits(u32::from(crate::dot::to_bf16(*x)) << 16))).collect() };
         let spread = crate::spread::Spread::of(map.inner);
         let exact = |row: &[f32]| -> Vec<f64> { row.iter().copied().map(f64::from).collect() };
@@ -178,7 +179,7 @@ mod tests {
             Element::Int8 => {
                 let x = spread.weights(x);
                 let (least, most) = x.iter().fold((f32::MAX, f32::MIN), |(least, most), x| (least.min(*x), most.max(*x)));
-                let step = f64::from(most - least) / 255.;
+                let step = f64::from(most - least) / f64::from(whole.operand);
                 x.iter().map(|x| if step > 0. { (f64::from(x - least) / step).round_ties_even() * step } else { 0. } + f64::from(least)).collect()
             }
         };
@@ -189,7 +190,7 @@ mod tests {
                 Element::Bf16 => round(row),
                 Element::Int8 => {
                     let row = spread.weights(row);
-                    let step = quant::column_step(&row);
+                    let step = whole.column_step(&row);
                     row.iter().map(|weight| f64::from(quant::weight(*weight, step)) * f64::from(step)).collect()
                 }
             };
@@ -211,15 +212,16 @@ mod tests {
                 .into_iter()
                 .flat_map(|element| [Into::Place(Act::Identity), Into::Place(Act::Gelu), Into::Sum, Into::Gate(Act::Silu)].map(|how| (element, how)))
             {
-                let mut want = there.clone();
-                for r in 0..rows {
-                    for (c, y) in naive(element, &x[r * (inner + 3)..][..inner], &map).into_iter().enumerate() {
-                        let place = &mut want[r * (columns + 2) + c];
-                        // SAFETY: the scalar level needs nothing, and `place` is good for its one number.
-                        *place = unsafe { combine::<crate::simd::Scalar>(y as f32, place, how) };
-                    }
-                }
                 for cpu in cpus() {
+                    let whole = Kernel::of(cpu.level(), element).whole;
+                    let mut want = there.clone();
+                    for r in 0..rows {
+                        for (c, y) in naive(element, whole, &x[r * (inner + 3)..][..inner], &map).into_iter().enumerate() {
+                            let place = &mut want[r * (columns + 2) + c];
+                            // SAFETY: the scalar level needs nothing, and `place` is good for its one number.
+                            *place = unsafe { combine::<crate::simd::Scalar>(y as f32, place, how) };
+                        }
+                    }
                     let [got, twin] = teams.each_ref().map(|team| run(cpu, element, team, Rows::new(&x, rows, inner, inner + 3), &map, &there, how));
                     near(&got, &want, 2e-5, &format!("{element:?} {rows} x {inner} x {columns} {how:?} {:?}", cpu.level()));
                     assert!(got == twin, "the team changes the numbers");
@@ -229,28 +231,29 @@ mod tests {
     }
 
     #[test]
-    fn int8_is_the_same_at_every_level_to_the_bit() {
+    fn int8_is_the_same_at_levels_of_the_same_whole_numbers_to_the_bit() {
         for (case, (rows, inner, columns)) in [(1, 1, 1), (9, 7, 33), (17, 130, 49), (6, 1536, 50)].into_iter().enumerate() {
             let x = numbers(case as u64, rows * inner);
             let map = Map { weights: numbers(99, columns * inner), bias: numbers(7, columns), inner, columns };
             let there = vec![0.; rows * (columns + 2)];
-            let all: Vec<Vec<f32>> = cpus()
-                .into_iter()
-                .map(|cpu| run(cpu, Element::Int8, &Team::alone(), Rows::dense(&x, rows, inner), &map, &there, Into::Place(Act::Identity)))
-                .collect();
-            assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{rows} x {inner} x {columns}");
+            let run = |cpu: &Cpu| run(*cpu, Element::Int8, &Team::alone(), Rows::dense(&x, rows, inner), &map, &there, Into::Place(Act::Identity));
+            for whole in [Whole::FOURS, Whole::BYTES] {
+                let alike = |cpu: &Cpu| Kernel::of(cpu.level(), Element::Int8).whole == whole;
+                let all: Vec<Vec<f32>> = cpus().iter().filter(|cpu| alike(cpu)).map(run).collect();
+                assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{rows} x {inner} x {columns} {whole:?}");
+            }
         }
     }
 
     #[test]
     fn the_largest_sums_of_int8_are_exact() {
-        // Two products of 255 and -127 are beyond 16 bits; 500 are exact in f32. A row of 0 to 255 is its own whole numbers.
-        let mut x = vec![255.; 501];
-        x[0] = 0.;
+        // Five hundred are exact in f32. A row of 0 to the most is its own whole numbers.
         for cpu in cpus() {
             let kernel = Kernel::of(cpu.level(), Element::Int8);
-            let groups = x.len().div_ceil(kernel.group);
-            let (mut words, weights) = (vec![0u32; groups], vec![-127i8 as u8; groups * kernel.group * kernel.panel]);
+            let mut x = vec![kernel.whole.operand; 501];
+            x[0] = 0.;
+            let (groups, most) = (kernel.groups(x.len()), kernel.whole.four.map_or(127., |four| four / 4.));
+            let (mut words, weights) = (vec![0u32; groups], vec![-most as i8 as u8; groups * kernel.group * kernel.panel]);
             let (zeros, ones, mut y) = (vec![0.; kernel.panel], vec![1.; kernel.panel], vec![0.; kernel.panel]);
             let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), sum: zeros.as_ptr() };
             // SAFETY: the operand is one row of the groups that a panel of as many columns as all the rest has.
@@ -260,7 +263,7 @@ mod tests {
                 (kernel.multiply)(lines, Panel { weights: weights.as_ptr(), columns, groups }, y.as_mut_ptr(), kernel.panel);
                 assert_eq!(factor, Factor { step: 1., least: 0. });
             }
-            assert!(y.iter().all(|y| *y == -255. * 127. * 500.), "{:?}: {y:?}", cpu.level());
+            assert!(y.iter().all(|y| *y == -most * kernel.whole.operand * 500.), "{:?}: {y:?}", cpu.level());
         }
     }
 

@@ -1,6 +1,7 @@
 //! The microkernel compiled: one for each way of multiplying, and which of them serves which element at which level.
 
 use super::dot::{Element, Factor};
+use super::quant::Whole;
 use super::tile::{Lines, Panel};
 use super::{Level, dot_scalar};
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +14,10 @@ pub(super) struct Kernel {
     pub(super) panel: usize,
     /// Numbers of the operand in four bytes.
     pub(super) group: usize,
+    /// Groups that are taken at once: every row has a multiple of them.
+    pub(super) step: usize,
+    /// What whole numbers may be, for int8.
+    pub(super) whole: Whole,
     /// Rows that are multiplied at once, at most `TILE_MOST`: their sums stay in registers.
     pub(super) tile: usize,
     /// Rows times one panel, into `y` whose rows are `stride` apart.
@@ -51,6 +56,11 @@ impl Kernel {
         }
     }
 
+    /// Groups, which are words of an operand, that so many numbers take.
+    pub(super) fn groups(&self, width: usize) -> usize {
+        width.div_ceil(self.group * self.step) * self.step
+    }
+
     /// A row of `width` numbers as the words of an operand, the last filled up with zeros; for int8, what they stand for.
     ///
     /// # Safety
@@ -59,9 +69,7 @@ impl Kernel {
     pub(super) unsafe fn turn(&self, x: *const f32, width: usize, to: *mut u32) -> Factor {
         // SAFETY: the caller's.
         unsafe {
-            if !width.is_multiple_of(self.group) {
-                *to.add(width / self.group) = 0;
-            }
+            (width / self.group..self.groups(width)).for_each(|word| *to.add(word) = 0);
             (self.numbers)(x, width, to.cast())
         }
     }
@@ -89,7 +97,7 @@ macro_rules! kernel {
         }
         let (panel, tile) = ($vectors * <<$dot as Dot>::S as Simd>::LANES, [$($rows),+][0]);
         assert!(panel <= PANEL_MOST && tile <= TILE_MOST);
-        Kernel { panel, group: <$dot as Dot>::GROUP, tile, multiply, numbers }
+        Kernel { panel, group: <$dot as Dot>::GROUP, step: <$dot as Dot>::STEP, whole: <$dot as Dot>::WHOLE, tile, multiply, numbers }
     }};
 }
 pub(super) use kernel;

@@ -81,7 +81,7 @@ impl Turned {
         if element == Element::F32 {
             return Operand { words: x.data.as_ptr().cast(), stride: x.stride, count: x.count, inner, factors: &[], element, group };
         }
-        let stride = inner.div_ceil(group);
+        let stride = weights.groups();
         let grow = |len: usize, least: usize| len.max(least);
         self.words.resize(grow(self.words.len(), x.count * stride), 0);
         self.factors.resize(grow(self.factors.len(), x.count), Factor::default());

@@ -56,7 +56,7 @@ impl Packed {
         let element = packed_as(element, inner);
         let kernel = Kernel::of(cpu.level(), element);
         let whole = columns.next_multiple_of(kernel.panel);
-        let panels = Lines::zeros(whole * inner.next_multiple_of(kernel.group) * element.bytes());
+        let panels = Lines::zeros(whole * kernel.groups(inner) * kernel.group * element.bytes());
         let (quantised, spread) = if element == Element::Int8 { (whole, Spread::of(inner)) } else { (0, Spread::default()) };
         Self { cpu, element, kernel, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
     }
@@ -91,7 +91,7 @@ impl Packed {
             }
             Element::Int8 => {
                 let row = self.spread.weights(row);
-                let step = quant::column_step(&row);
+                let step = self.kernel.whole.column_step(&row);
                 let mut sum = 0;
                 for (to, weights) in places.zip(row.chunks(group)) {
                     for (to, weight) in to.iter_mut().zip(weights) {
@@ -123,9 +123,9 @@ impl Packed {
     /// Bytes that a map of such a size will hold.
     pub fn bytes_of(cpu: Cpu, element: Element, columns: usize, inner: usize) -> usize {
         let element = packed_as(element, inner);
-        let Kernel { panel, group, .. } = *Kernel::of(cpu.level(), element);
-        let whole = columns.next_multiple_of(panel);
-        let panels = (whole * inner.next_multiple_of(group) * element.bytes()).next_multiple_of(size_of::<Line>());
+        let kernel = Kernel::of(cpu.level(), element);
+        let whole = columns.next_multiple_of(kernel.panel);
+        let panels = (whole * kernel.groups(inner) * kernel.group * element.bytes()).next_multiple_of(size_of::<Line>());
         let (numbers, spread) = if element == Element::Int8 { (3, Spread::of(inner).bytes()) } else { (1, 0) };
         panels + numbers * whole * size_of::<f32>() + spread
     }
@@ -145,9 +145,9 @@ impl Packed {
         self.cpu
     }
 
-    /// `K / GROUP`, rounded up.
+    /// `K / GROUP`, rounded up to what is taken at once.
     pub(super) fn groups(&self) -> usize {
-        self.inner.div_ceil(self.kernel.group)
+        self.kernel.groups(self.inner)
     }
 
     /// How an operand's rows are spread, for int8.

@@ -1,18 +1,47 @@
-//! What the whole numbers of int8 stand for: defined here, once, and the same at every level.
+//! What the whole numbers of int8 stand for: defined here, once, for all levels.
 //!
-//! A weight is `step * q` with q in -127..=127 and a step for each column; a number of an operand is `least + step * q` with q in 0..=255 and both for
-//! each row. A row's numbers depend on nothing but that row.
+//! A weight is `step * q` with q in -127..=127 and a step for each column; a number of an operand is `least + step * q` with q of 0 or more and both
+//! for each row. A row's numbers depend on nothing but that row. How far both go, a level's way of adding says: `Whole`.
 
 use super::dot::{Dot, Factor};
 use super::simd::Simd;
 
-/// The largest whole number of a weight, and of an operand.
+/// The largest whole number of a weight.
 const WEIGHT_MOST: f32 = 127.;
-const OPERAND_MOST: f32 = 255.;
 
-/// What 1 stands for in a column of weights.
-pub(super) fn column_step(row: &[f32]) -> f32 {
-    row.iter().fold(0f32, |most, weight| most.max(weight.abs())) / WEIGHT_MOST
+/// What whole numbers may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Whole {
+    /// The largest of an operand.
+    pub(super) operand: f32,
+    /// What weights of one sign may come to that are multiplied and then added in 16 bits, four at a time: the first and the last two of each eight's
+    /// halves.
+    pub(super) four: Option<f32>,
+}
+
+impl Whole {
+    /// All that eight bits hold, where products are added in 32 bits.
+    pub(super) const BYTES: Self = Self { operand: 255., four: None };
+    /// Where four products are added in 16 bits: no sum is beyond `204 * 160 < 2^15`. More for the operand would leave less for the weights; with these
+    /// both lose about the same (the weights of a column have a step about a half larger than in `BYTES`, a row's numbers one a quarter larger).
+    pub(super) const FOURS: Self = Self { operand: 204., four: Some(160.) };
+
+    /// What 1 stands for in a column of weights.
+    pub(super) fn column_step(self, row: &[f32]) -> f32 {
+        let each = row.iter().fold(0f32, |most, weight| most.max(weight.abs())) / WEIGHT_MOST;
+        let Some(most) = self.four else { return each };
+        // Rounding makes each of the four larger by one half at the most.
+        each.max(row.chunks(8).flat_map(fours).fold(0f32, |most, sum| most.max(sum)) / (most - 2.))
+    }
+}
+
+/// Of eight weights or fewer, what those of one sign come to that are added in 16 bits.
+fn fours(eight: &[f32]) -> [f32; 4] {
+    let mut sums = [0.; 4];
+    for (at, weight) in eight.iter().enumerate() {
+        sums[at / 2 % 2 * 2 + usize::from(*weight < 0.)] += weight.abs();
+    }
+    sums
 }
 
 /// A weight as a whole number.
@@ -49,16 +78,16 @@ pub(super) unsafe fn row<D: Dot>(x: *const f32, width: usize, to: *mut u8) -> Fa
         for at in whole..width {
             (least, most, unknown) = (least.min(*x.add(at)), most.max(*x.add(at)), unknown + *x.add(at) * 0.);
         }
-        let step = (most - least) / OPERAND_MOST + unknown;
+        let step = (most - least) / D::WHOLE.operand + unknown;
         // A row of equal numbers has no step.
         let per_step = if step > 0. { step.recip() } else { 0. };
         for at in (0..whole).step_by(lanes) {
-            D::store(to.add(at * bytes), whole_numbers::<D::S>(D::S::load(x.add(at)), least, per_step));
+            D::store(to.add(at * bytes), whole_numbers::<D>(D::S::load(x.add(at)), least, per_step));
         }
         if whole < width {
             let (mut numbers, mut stored) = ([least; super::simd::LANES_MOST], [0u32; super::simd::LANES_MOST]);
             std::ptr::copy_nonoverlapping(x.add(whole), numbers.as_mut_ptr(), width - whole);
-            D::store(stored.as_mut_ptr().cast(), whole_numbers::<D::S>(D::S::load(numbers.as_ptr()), least, per_step));
+            D::store(stored.as_mut_ptr().cast(), whole_numbers::<D>(D::S::load(numbers.as_ptr()), least, per_step));
             std::ptr::copy_nonoverlapping(stored.as_ptr().cast(), to.add(whole * bytes), (width - whole) * bytes);
         }
         Factor { step, least }
@@ -68,10 +97,32 @@ pub(super) unsafe fn row<D: Dot>(x: *const f32, width: usize, to: *mut u8) -> Fa
 /// # Safety
 /// As `Simd`.
 #[inline(always)]
-unsafe fn whole_numbers<S: Simd>(x: S::V, least: f32, per_step: f32) -> S::V {
+unsafe fn whole_numbers<D: Dot>(x: <D::S as Simd>::V, least: f32, per_step: f32) -> <D::S as Simd>::V {
     // SAFETY: the caller's.
     unsafe {
-        let steps = S::mul(S::sub(x, S::splat(least)), S::splat(per_step));
-        S::min(S::max(S::round(steps), S::splat(0.)), S::splat(OPERAND_MOST))
+        let steps = D::S::mul(D::S::sub(x, D::S::splat(least)), D::S::splat(per_step));
+        D::S::min(D::S::max(D::S::round(steps), D::S::splat(0.)), D::S::splat(D::WHOLE.operand))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    #[test]
+    fn no_four_weights_leave_what_16_bits_hold() {
+        let most = Whole::FOURS.four.unwrap_or_default();
+        assert!(most * Whole::FOURS.operand <= f32::from(i16::MAX));
+        let spike = |at: usize| (0..20).map(|k| if k == at { -3. } else { 1e-3 }).collect();
+        let rows = [vec![0.5; 17], vec![-1e-30; 8], vec![], vec![0.; 9], spike(0), spike(19), numbers(1, 384), numbers(2, 1539)];
+        for row in rows {
+            let step = Whole::FOURS.column_step(&row);
+            let whole: Vec<f32> = row.iter().map(|weight| f32::from(super::weight(*weight, step))).collect();
+            let largest = whole.chunks(8).flat_map(fours).fold(0f32, |most, sum| most.max(sum));
+            assert!(largest <= most, "{largest} in {row:?}");
+            // And they are not smaller than they must be.
+            assert!(largest > most - 5. || whole.iter().any(|weight| weight.abs() == 127.) || step == 0., "{largest} in {row:?}");
+        }
     }
 }

@@ -108,7 +108,8 @@ unsafe impl Simd for Avx2 {
             // A NaN is not rounded, which could make it infinite, but made quiet.
             let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
             let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
-            store_halves(to, _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan)));
+            let halves = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+            _mm_storeu_si128(to.cast(), _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves)));
         }
     }
     #[inline(always)]
@@ -119,14 +120,4 @@ unsafe impl Simd for Avx2 {
     unsafe fn of_whole(x: __m256i) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(x) }
     }
-}
-
-/// Eight whole numbers of 0 to 65,535, in 16 bits each.
-///
-/// # Safety
-/// `to` is good for 16 bytes, and the processor has AVX2.
-#[inline(always)]
-pub(super) unsafe fn store_halves(to: *mut u8, x: __m256i) {
-    // SAFETY: the caller's.
-    unsafe { _mm_storeu_si128(to.cast(), _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))) }
 }
