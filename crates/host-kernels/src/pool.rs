@@ -1,4 +1,4 @@
-//! Threads that stay: work is handed to all of them at once, and the caller works along until everything is done.
+//! Threads that stay: work is offered to all of them at once, and the caller works along until everything is done.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +8,9 @@ use std::thread::JoinHandle;
 /// How often a thread looks for work before it sleeps: about a tenth of a millisecond, longer than from one operation of a text to the next and
 /// short enough that an idle server burns nothing.
 const SPINS: u32 = 20_000;
+
+/// Beside the count of the threads in a round: others may still enter.
+const OPEN: usize = 1 << (usize::BITS - 1);
 
 /// Work for any thread: the number of the part to do.
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
@@ -72,8 +75,9 @@ struct Shared {
     /// The next part to take, and how many there are.
     next: AtomicUsize,
     parts: AtomicUsize,
-    /// Threads that have not finished the round.
-    busy: AtomicUsize,
+    /// How many threads are in the round, and whether it is `OPEN`. A thread that comes when all parts are taken is not waited for: where others use
+    /// the processor too, it may come late.
+    inside: AtomicUsize,
     failed: AtomicBool,
     stop: AtomicBool,
     asleep: Vec<AtomicBool>,
@@ -81,7 +85,7 @@ struct Shared {
     work: UnsafeCell<*const Work<'static>>,
 }
 
-// SAFETY: `work` is written only while no thread is in a round (`busy` is 0) and read only inside one; `round` and `busy` order the two.
+// SAFETY: `work` is written only while no thread is in a round (`inside` is 0) and read only inside one; `inside` orders the two.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is followed only while the caller of `each` keeps what it points to.
 unsafe impl Send for Shared {}
@@ -109,18 +113,22 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
-            seen += 1;
-            // SAFETY: the round has begun, so the caller has written the work and keeps it until this thread has counted itself off below.
-            let work: &Work = unsafe { &**self.work.get() };
-            self.take(work);
-            self.busy.fetch_sub(1, Ordering::Release);
+            seen = self.round.load(Ordering::Acquire);
+            let enter = |inside| (inside & OPEN != 0).then_some(inside + 1);
+            if self.inside.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_ok() {
+                // SAFETY: the round is open, so the caller has written the work and keeps it until this thread has counted itself off below.
+                let work: &Work = unsafe { &**self.work.get() };
+                self.take(work);
+                self.inside.fetch_sub(1, Ordering::Release);
+            }
         }
     }
 
-    /// Until no thread is in the round any more.
+    /// Closes the round, and waits until no thread is in it any more.
     fn wait_for_all(&self, meanwhile: &dyn Fn()) {
+        self.inside.fetch_and(!OPEN, Ordering::Relaxed);
         let mut spins = 0;
-        while self.busy.load(Ordering::Acquire) != 0 {
+        while self.inside.load(Ordering::Acquire) != 0 {
             meanwhile();
             spins += 1;
             // Where threads share a core, the one waited for may need this one's turn.
@@ -152,7 +160,7 @@ impl Pool {
             round: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             parts: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
@@ -178,14 +186,14 @@ impl Pool {
             Err(TryLockError::WouldBlock) => return (0..parts).for_each(work),
         };
         let shared = &self.shared;
-        // SAFETY: only the lifetime changes. No thread follows the pointer after this function returns: it waits for `busy` to be 0.
+        // SAFETY: only the lifetime changes. No thread follows the pointer after this function returns: it waits for `inside` to be 0.
         let work_forever: *const Work<'static> = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
         // SAFETY: no round is running, so no thread reads it.
         unsafe { *shared.work.get() = work_forever };
         shared.parts.store(parts, Ordering::Relaxed);
         shared.next.store(0, Ordering::Relaxed);
         shared.failed.store(false, Ordering::Relaxed);
-        shared.busy.store(self.threads.len(), Ordering::Relaxed);
+        shared.inside.store(OPEN, Ordering::Release);
         shared.round.fetch_add(1, Ordering::SeqCst);
         for (thread, asleep) in self.threads.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) {
@@ -217,6 +225,22 @@ impl Drop for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_is_not_there_is_not_waited_for() {
+        let gate = Arc::new(Mutex::new(()));
+        let shut = gate.lock().unwrap();
+        let theirs = gate.clone();
+        let team = Team::settled(2, move |_| drop(theirs.lock()));
+        for _ in 0..3 {
+            let done = AtomicUsize::new(0);
+            team.each(7, &|_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.load(Ordering::Relaxed), 7);
+        }
+        drop(shut);
+    }
 
     #[test]
     fn every_part_is_done_once_round_after_round() {
