@@ -33,7 +33,8 @@ impl Need {
             Ok((cpu, element)) => parts.packed(cpu, element, working(network, longest, exact)),
             // A tensor is decoded in f32 and then turned into its dtype.
             Err(_) if place.device.is_cpu() => {
-                let numbers = parts.all().map(Weight::elements).sum::<usize>() + parts.numbers;
+                let distances = parts.distances.iter().map(|[rows, heads, dim]| rows * heads * dim).sum::<usize>();
+                let numbers = parts.all().map(Weight::elements).sum::<usize>() + distances + parts.numbers;
                 Self { weights: numbers * bytes, loading, working: working(network, longest, bytes) }
             }
             Err(_) => Self { weights: 0, loading, working: 0 },
@@ -52,8 +53,12 @@ struct Parts<'a> {
     tables: Vec<&'a Weight>,
     /// Added, or multiplied number by number.
     rows: Vec<&'a Weight>,
-    /// What only the executor on tensors computes.
+    /// What is held as it is by the executor on tensors only.
     other: Vec<&'a Weight>,
+    /// What maps make of a table of distances: its rows, heads and their size, for each of them.
+    distances: Vec<[usize; 3]>,
+    /// Of convolutions: groups, their channels, and what one of these is multiplied with.
+    convolutions: Vec<[usize; 3]>,
     /// How many numbers there are besides, in f32.
     numbers: usize,
 }
@@ -74,11 +79,14 @@ impl<'a> Parts<'a> {
         let exact: usize = self.exact.iter().map(|weight| size(weight, false, Element::F32)).sum();
         let tables: usize = self.tables.iter().map(|weight| host::table::bytes_of(weight)).sum();
         let rows: usize = self.rows.iter().map(|weight| weight.elements() * size_of::<f32>()).sum();
+        let distances: usize = self.distances.iter().map(|[rows, heads, dim]| heads * Packed::bytes_of(cpu, Element::F32, *rows, *dim)).sum();
+        let convolutions: usize =
+            self.convolutions.iter().map(|[groups, channels, inner]| groups * Packed::bytes_of(cpu, Element::F32, *channels, *inner)).sum();
         // Only what is stored the other way round is decoded as a whole; of all else, some rows at a time.
         let whole = self.maps.iter().filter(|(_, turned)| *turned).map(|(weight, _)| weight.elements()).max().unwrap_or(0);
         let row = self.all().filter_map(|weight| weight.shape().last().copied()).max().unwrap_or(0);
         Need {
-            weights: maps + exact + tables + rows + self.numbers * size_of::<f32>(),
+            weights: maps + exact + tables + rows + distances + convolutions + self.numbers * size_of::<f32>(),
             loading: whole.max(row).max(super::weights::CHUNK) * 2 * size_of::<f32>(),
             working,
         }
@@ -126,6 +134,8 @@ impl<'a> Parts<'a> {
             }
         }
         if let Some(convolution) = convolution {
+            let channels = convolution.weight.shape()[0] / convolution.groups;
+            self.convolutions.push([convolution.groups, channels, convolution.weight.shape()[1..].iter().product()]);
             self.other.push(&convolution.weight);
             self.other.extend(&convolution.bias);
             self.norm(&convolution.norm);
@@ -133,7 +143,7 @@ impl<'a> Parts<'a> {
     }
 
     fn attention(&mut self, attention: &'a Attention) {
-        let Attention { query, key, value, output, qk_norm, bias, heads: _, kv_heads: _, head_dim: _, scale: _, mask: _, rope: _ } = attention;
+        let Attention { query, key, value, output, qk_norm, bias, heads, kv_heads: _, head_dim, scale: _, mask: _, rope: _ } = attention;
         self.linears(&[query, key, value, output]);
         qk_norm.iter().flat_map(|norms| [&norms.query, &norms.key]).for_each(|norm| self.norm(norm));
         match bias {
@@ -145,7 +155,7 @@ impl<'a> Parts<'a> {
                 about.norm.iter().for_each(|norm| self.norm(norm));
                 for linear in [&about.key, &about.query].into_iter().flatten() {
                     // Held is what the map makes of the table.
-                    self.numbers += about.table.shape()[0] * linear.weight.shape()[0];
+                    self.distances.push([about.table.shape()[0], *heads, *head_dim]);
                     self.other.push(&linear.weight);
                     self.beside(linear);
                 }
@@ -180,8 +190,11 @@ fn working(network: &Network, longest: usize, bytes: usize) -> usize {
             Mlp::Plain { up, .. } | Mlp::Gated { up, .. } => 2 * up.weight.shape()[0],
             Mlp::Experts(experts) => experts.experts.first().map_or(0, |expert| 2 * expert.up.shape()[0]),
         };
-        // Queries, keys, values, their mix; the keys and values of a head in panels.
-        (2 * heads + 2 * kv_heads) * head_dim + 2 * head_dim + inner
+        let distances = if let PositionBias::Disentangled(about) = &layer.attention.bias { 2 * about.table.shape()[0] } else { 0 };
+        let (neighbours, beside) =
+            layer.convolution.as_ref().map_or((0, 0), |convolution| (convolution.weight.shape()[1..].iter().product(), network.width));
+        // Queries, keys, values, their mix; the keys and values of a head in panels; what a head makes of distances.
+        (2 * heads + 2 * kv_heads) * head_dim + 2 * head_dim + distances + inner.max(neighbours) + beside
     });
     // The stream, what a norm gives, what goes back onto it, and the result.
     let token = (4 * network.width + widths.max().unwrap_or(0)) * bytes;

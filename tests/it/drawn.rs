@@ -43,6 +43,7 @@ pub const WORDS: &[&str] = &[
     "rope magnitude",
     "alibi",
     "buckets",
+    "grouped convolution",
     "disentangled c2p",
     "disentangled p2c",
     "disentangled log",
@@ -263,8 +264,9 @@ impl Draw {
 
     fn layer(&mut self, width: usize, heads: usize, head_dim: usize, rope: &Option<Arc<Rope>>) -> Result<Layer, LoadError> {
         let convolution = if self.met("convolution", 5) {
-            let (weight, bias) = (self.weight(&[width, width, 3])?, Some(self.weight(&[width])?));
-            Some(Convolution { weight, bias, groups: 1, activation: self.activation(), norm: self.norm(width)? })
+            let groups = if width.is_multiple_of(2) && self.met("grouped convolution", 2) { 2 } else { 1 };
+            let (weight, bias) = (self.weight(&[width, width / groups, 3])?, Some(self.weight(&[width])?));
+            Some(Convolution { weight, bias, groups, activation: self.activation(), norm: self.norm(width)? })
         } else {
             None
         };

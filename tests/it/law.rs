@@ -20,10 +20,10 @@ const MAX_ABS: f32 = 1e-5;
 pub const RANDOM_MAX_ABS: f32 = 1e-4;
 
 /// Cosines that bf16 and int8 keep to f32 for 99 of 100 rows of random networks' hidden states, and for half of them. No bound holds for all: an expert's
-/// router decides otherwise where two experts are all but equal, and these networks amplify what comes of it. Int8's are those of the levels without
-/// `vpdpbusd`, whose steps are larger (the crate's `quant::Whole`).
+/// router decides otherwise where two experts are all but equal, and these networks amplify what comes of it, disentangled attention most. Int8's first is
+/// the golden threshold, and both hold at the levels without `vpdpbusd`, whose steps are larger (the crate's `quant::Whole`).
 const BF16_COSINE: (f64, f64) = (0.999_5, 0.999_99);
-const INT8_COSINE: (f64, f64) = (0.998, 0.999_9);
+const INT8_COSINE: (f64, f64) = (0.997, 0.999_9);
 
 /// Smallest cosine allowed.
 const MIN_COSINE: f64 = 0.999999;
@@ -143,9 +143,6 @@ fn each_fused(element: Element, near: &Near) {
     let failed = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
     let outcome = runner(200).run(&(drawn::seeds(), texts(VOCABULARY, MAX_TOKENS, drawn::ADAPTERS)), |(seed, mut texts)| {
         let drawn = drawn::draw(seed).map_err(|error| failed(&error))?;
-        if vecmill::exec::host::supports(&drawn.network).is_err() {
-            return Ok(());
-        }
         if drawn.network.adapters == 0 {
             texts.iter_mut().for_each(|text| text.adapter = None);
         }
@@ -179,9 +176,8 @@ fn each_fused(element: Element, near: &Near) {
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
-    let beyond = ["convolution", "disentangled c2p", "disentangled p2c", "disentangled log"];
-    let missing: Vec<_> = WORDS.iter().filter(|word| !beyond.contains(word) && !fused.borrow().contains(*word)).collect();
-    assert!(missing.is_empty(), "never drawn for the fused executor: {missing:?}");
+    let missing: Vec<_> = WORDS.iter().filter(|word| !fused.borrow().contains(*word)).collect();
+    assert!(missing.is_empty(), "never drawn: {missing:?}");
 }
 
 /// Where the machine lacks what the fused executor needs, the network goes to the tensor executor.

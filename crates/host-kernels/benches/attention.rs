@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use vecmill_host_kernels::attention::{Projected, Scratches, Spec, attend};
+use vecmill_host_kernels::attention::{Bias, Projected, Scratches, Spec, attend};
 use vecmill_host_kernels::gemm::{Into, product};
 use vecmill_host_kernels::norm::{Norm, norm};
 use vecmill_host_kernels::operand::{Rows, Turned};
@@ -47,7 +47,7 @@ fn main() {
         let mut works: Vec<Work> = Vec::new();
         for (name, element) in [("f32", Element::F32), ("bf16", Element::Bf16)] {
             let (mut out, scratches, texts, data) = (vec![0.; tokens * WIDTH], Scratches::default(), &texts, &qkv);
-            let spec = Spec { heads: HEADS, kv_heads: HEADS, dim: WIDTH / HEADS, scale: 0.2, causal: false, reach: None, bias: None, element };
+            let spec = Spec { heads: HEADS, kv_heads: HEADS, dim: WIDTH / HEADS, scale: 0.2, causal: false, reach: None, bias: Bias::None, element };
             works.push((
                 name,
                 Box::new(move || attend(cpu, team, Projected { data, stride: 3 * WIDTH }, texts, &spec, black_box(&mut out), &scratches)),

@@ -1,5 +1,6 @@
 //! Attention over packed texts: each (text, key head) by itself, its scores for a few queries at a time in the first-level cache.
 
+pub use super::bias::{Bias, Content};
 use super::dot::{Columns, Element};
 use super::kernel::{Kernel, PANEL_MOST, TILE_MOST};
 use super::panels::{Form, Scratch, Text, pack_keys, pack_values};
@@ -24,8 +25,7 @@ pub struct Spec<'a> {
     pub causal: bool,
     /// A token sees only tokens at most this far away.
     pub reach: Option<usize>,
-    /// Added to the scores by head and distance `key - query`: `[H, 2 M - 1]`, distance 0 in column `M - 1`, `M` at least the longest text's length.
-    pub bias: Option<&'a [f32]>,
+    pub bias: Bias<'a>,
     /// What queries, keys, shares and values are multiplied as: f32 or bf16 (int8 as f32). Scores, softmax and result are f32.
     pub element: Element,
 }
@@ -75,12 +75,19 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
     assert!(spec.heads.is_multiple_of(spec.kv_heads.max(1)) && width + 2 * kv <= qkv.stride);
     assert!(tokens * width <= out.len() && (tokens == 0 || (tokens - 1) * qkv.stride + width + 2 * kv <= qkv.data.len()));
     let longest = texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-    let distances = spec.bias.map_or(0, |bias| bias.len() / spec.heads.max(1));
-    assert!(spec.bias.is_none() || distances + 1 >= 2 * longest);
+    let distances = spec.bias.distances(spec.heads);
+    assert!(matches!(spec.bias, Bias::None) || distances + 1 >= 2 * longest);
+    let kv_heads = match spec.bias {
+        Bias::Content(content) => {
+            assert!(spec.heads == spec.kv_heads && content.head < spec.heads);
+            content.head..content.head + 1
+        }
+        _ => 0..spec.kv_heads,
+    };
     let (out, group) = (Out(out.as_mut_ptr()), spec.heads / spec.kv_heads.max(1));
     let kernel = Kernel::narrow(cpu.level(), spec.element);
-    team.each(texts.len() * spec.kv_heads, &|part| {
-        let (text, kv_head) = (&texts[part / spec.kv_heads], part % spec.kv_heads);
+    team.each(texts.len() * kv_heads.len(), &|part| {
+        let (text, kv_head) = (&texts[part / kv_heads.len()], kv_heads.start + part % kv_heads.len());
         if text.is_empty() {
             return;
         }
@@ -91,6 +98,7 @@ pub fn attend(cpu: Cpu, team: &Team, qkv: Projected, texts: &[Range<usize>], spe
             keys: qkv.data[row + width + kv_head * spec.dim..].as_ptr(),
             values: qkv.data[row + width + kv + kv_head * spec.dim..].as_ptr(),
             stride: qkv.stride,
+            first: text.start,
             len: text.len(),
             first_head: kv_head * group,
             group,
@@ -189,15 +197,24 @@ impl Few<'_> {
     #[inline(always)]
     unsafe fn weigh<S: Simd>(&self, spec: &Spec, scratch: &mut Scratch) -> [f32; TILE_MOST] {
         let (text, padded, whole) = (self.text, self.form.padded(), self.whole());
-        let bias = spec.bias.map(|bias| &bias[(text.first_head + self.head) * text.distances..][..text.distances]);
         let mut shares = [0f32; TILE_MOST];
         for (row, (query, share)) in self.rows.clone().zip(&mut shares).enumerate() {
             let own = spec.seen(query, text.len);
-            let line = &mut scratch.scores[row * padded..][..padded];
+            let (line, biases) = (&mut scratch.scores[row * padded..][..padded], &mut scratch.biases[..own.len()]);
             line[whole.start..own.start].fill(0.);
             line[own.end..whole.end].fill(0.);
-            // Distance `key - query` stands in column `M - 1 + key - query`.
-            let bias = bias.map(|bias| &bias[text.distances / 2 + own.start - query..][..own.len()]);
+            let bias = match spec.bias {
+                Bias::None => None,
+                // Distance `key - query` stands in column `M - 1 + key - query`.
+                Bias::Distance(bias) => {
+                    let head = (text.first_head + self.head) * text.distances;
+                    Some(&bias[head + text.distances / 2 + own.start - query..][..own.len()])
+                }
+                Bias::Content(content) => {
+                    content.fill(text.first, query, own.clone(), spec.scale, biases);
+                    Some(&*biases)
+                }
+            };
             // SAFETY: the caller's; groups are whole, so nothing is filled up.
             unsafe {
                 *share = softmax::<S>(&mut line[own], spec.scale, bias).recip();
@@ -311,8 +328,18 @@ mod tests {
                     let dot: f64 = (0..dim)
                         .map(|d| f64::from(qkv[i * stride + head * dim + d]) * f64::from(qkv[j * stride + width + head / group * dim + d]))
                         .sum();
-                    let bias = spec.bias.map_or(0., |bias| bias[head * (2 * longest - 1) + longest - 1 + j - i]);
-                    dot * f64::from(spec.scale) + f64::from(bias)
+                    let distance = longest - 1 + j - i;
+                    let bias = match spec.bias {
+                        Bias::None => 0.,
+                        Bias::Distance(bias) => f64::from(bias[head * (2 * longest - 1) + distance]),
+                        Bias::Content(Content { rows, width, queries, keys, .. }) => {
+                            let of = |table: Option<&[f32]>, token: usize| {
+                                table.map_or(0., |table| f64::from(table[token * width + rows[distance] as usize]))
+                            };
+                            f64::from(spec.scale) * (of(queries, i) + of(keys, j))
+                        }
+                    };
+                    dot * f64::from(spec.scale) + bias
                 };
                 let seen: Vec<usize> =
                     text.clone().filter(|j| !(spec.causal && *j > i) && spec.reach.is_none_or(|reach| i.abs_diff(*j) <= reach)).collect();
@@ -327,18 +354,44 @@ mod tests {
         out
     }
 
+    const LONGEST: usize = 40;
+
+    fn texts() -> Vec<Range<usize>> {
+        let mut start = 0;
+        let lens = [3, 1, 0, 20, 17, 5, LONGEST, 2, 6, 7];
+        let one = |len| {
+            start += len;
+            start - len..start
+        };
+        lens.into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn what_queries_and_keys_make_of_distances_is_added_one_head_at_a_time() {
+        let (texts, heads, dim, width) = (texts(), 3, 7, 9);
+        let (tokens, stride) = (texts.last().map_or(0, |text| text.end), 3 * heads * dim);
+        let qkv = numbers(1, tokens * stride);
+        let rows: Vec<u32> = (0..2 * LONGEST as u32 - 1).map(|distance| distance * 5 % width as u32).collect();
+        for cpu in cpus() {
+            for (head, (of_queries, of_keys)) in [(true, true), (true, false), (false, true)].into_iter().enumerate() {
+                let tables = [2, 3].map(|seed| numbers(seed, tokens * width));
+                let [queries, keys] = [(of_queries, &tables[0]), (of_keys, &tables[1])].map(|(there, table)| there.then_some(table.as_slice()));
+                let bias = Bias::Content(Content { head, rows: &rows, width, queries, keys });
+                let spec = Spec { heads, kv_heads: heads, dim, scale: 1.3, causal: false, reach: None, bias, element: Element::F32 };
+                let mut want = naive(&qkv, stride, &texts, &spec, LONGEST);
+                // The other heads are left as they are.
+                want.chunks_mut(dim).enumerate().filter(|(at, _)| at % heads != head).for_each(|(_, other)| other.fill(9.));
+                let mut got = vec![9.; want.len()];
+                attend(cpu, &Team::of(2), Projected { data: &qkv, stride }, &texts, &spec, &mut got, &Scratches::default());
+                near(&got, &want, 2e-5, &format!("head {head} {:?}", cpu.level()));
+            }
+        }
+    }
+
     #[test]
     fn attention_equals_its_definition() {
-        let mut ends = [3, 1, 0, 20, 17, 5, 40, 2, 6, 7].into_iter();
-        let mut start = 0;
-        let texts: Vec<Range<usize>> = std::iter::from_fn(|| {
-            ends.next().map(|len| {
-                start += len;
-                start - len..start
-            })
-        })
-        .collect();
-        let (longest, tokens) = (40, start);
+        let texts = texts();
+        let (longest, tokens) = (LONGEST, texts.last().map_or(0, |text| text.end));
         for (case, (causal, reach, heads, kv_heads, dim)) in
             [(false, None, 2, 2, 16), (true, None, 4, 2, 5), (false, Some(3), 3, 1, 8), (true, Some(18), 2, 1, 33), (false, Some(0), 1, 1, 1)]
                 .into_iter()
@@ -347,7 +400,8 @@ mod tests {
             let stride = (heads + 2 * kv_heads) * dim + 3;
             let qkv = numbers(case as u64, tokens * stride);
             let bias = numbers(77, heads * (2 * longest - 1));
-            for (bias, element) in [(None, Element::F32), (Some(bias.as_slice()), Element::F32), (None, Element::Bf16), (Some(&bias), Element::Bf16)]
+            for (bias, element) in
+                [Bias::None, Bias::Distance(&bias)].into_iter().flat_map(|bias| [Element::F32, Element::Bf16].map(|element| (bias, element)))
             {
                 let spec = Spec { heads, kv_heads, dim, scale: 1.3, causal, reach, bias, element };
                 // What bf16 rounds besides its operands are the shares, to one part in 512.

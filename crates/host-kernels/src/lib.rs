@@ -7,6 +7,7 @@
 //! on any number of threads, to the bit.
 
 pub mod attention;
+mod bias;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx2;

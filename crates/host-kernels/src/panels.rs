@@ -13,6 +13,8 @@ pub(super) struct Scratch {
     pub(super) queries: Vec<u32>,
     /// `[TILE, L rounded up]`.
     pub(super) scores: Vec<f32>,
+    /// `[L]`: one query's, where they are not by distance alone.
+    pub(super) biases: Vec<f32>,
     /// `[TILE, D rounded up]`.
     pub(super) mixed: Vec<f32>,
 }
@@ -61,6 +63,7 @@ impl Scratch {
         grow(&mut self.values, (form.padded_dim() * form.len_groups).div_ceil(16));
         grow(&mut self.queries, (TILE_MOST * form.dim_groups).max(2 * form.dim));
         grow(&mut self.scores, TILE_MOST * form.padded());
+        grow(&mut self.biases, form.len);
         grow(&mut self.mixed, TILE_MOST * form.padded_dim());
     }
 }
@@ -72,6 +75,8 @@ pub(super) struct Text {
     pub(super) keys: *const f32,
     pub(super) values: *const f32,
     pub(super) stride: usize,
+    /// Its first row of all.
+    pub(super) first: usize,
     pub(super) len: usize,
     pub(super) first_head: usize,
     pub(super) group: usize,

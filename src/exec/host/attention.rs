@@ -1,13 +1,14 @@
 //! Attention on the processor: one product for queries, keys and values, their norms and rotation in place, the mix, and the way back.
 
 use super::Run;
+use super::content::ContentOp;
 use super::layer::Put;
 use super::linear::LinearOp;
 use super::parts::{self, Form};
 use super::space::{Space, fit};
 use crate::exec::between;
 use crate::exec::weights::numbers;
-use crate::kernels::host::attention::{Projected, Spec, attend};
+use crate::kernels::host::attention::{Bias, Projected, Spec, attend};
 use crate::kernels::host::gemm::Into;
 use crate::kernels::host::norm::{Norm, norm_strided};
 use crate::kernels::host::rope::{Angles, rotate};
@@ -56,7 +57,7 @@ impl AttentionOp {
             mask: *mask,
             qk_norm: qk_norm.transpose()?,
             rope,
-            bias: BiasOp::new(bias)?,
+            bias: BiasOp::new(bias, *head_dim, form)?,
             element: form.element,
         })
     }
@@ -70,12 +71,16 @@ impl AttentionOp {
         between::here();
         self.norm_and_rotate(qkv, run);
         let longest = run.texts.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-        let bias = self.bias.at(longest, self.heads);
+        let by_distance = self.bias.at(longest, self.heads);
+        let bias = by_distance.as_deref().map_or(Bias::None, Bias::Distance);
         let Mask { causal, reach } = self.mask;
         let (heads, kv_heads, dim, scale, element) = (self.heads, self.kv_heads, self.dim, self.scale, self.element);
-        let spec = Spec { heads, kv_heads, dim, scale, causal, reach, bias: bias.as_deref(), element };
-        let mixed = fit(&mut space.mixed, tokens * inner);
-        attend(run.cpu, run.team, Projected { data: qkv, stride }, run.texts, &spec, mixed, run.scratches);
+        let spec = Spec { heads, kv_heads, dim, scale, causal, reach, bias, element };
+        let (mixed, qkv) = (fit(&mut space.mixed, tokens * inner), Projected { data: qkv, stride });
+        match &self.bias {
+            BiasOp::Content(content) => content.attend(qkv, spec, mixed, &mut space.made, run),
+            _ => attend(run.cpu, run.team, qkv, run.texts, &spec, mixed, run.scratches),
+        }
         between::here();
         self.output.forward(mixed, out, put.into(), &mut space.products, run);
     }
@@ -147,25 +152,26 @@ enum BiasOp {
         buckets: usize,
         max_distance: usize,
     },
+    Content(ContentOp),
 }
 
 impl BiasOp {
-    fn new(bias: &PositionBias) -> Result<Self, LoadError> {
+    fn new(bias: &PositionBias, dim: usize, form: Form) -> Result<Self, LoadError> {
         match bias {
             PositionBias::None => Ok(Self::None),
             PositionBias::Alibi(slopes) => Ok(Self::Alibi(slopes.clone())),
             PositionBias::Buckets { table, max_distance } => {
                 Ok(Self::Buckets { table: numbers(table)?, buckets: table.shape()[0], max_distance: *max_distance })
             }
-            PositionBias::Disentangled(about) => Err(about.table.refuse("disentangled attention is not computed by the fused executor")),
+            PositionBias::Disentangled(about) => Ok(Self::Content(ContentOp::new(about, dim, form)?)),
         }
     }
 
-    /// By head and distance, `[H, 2 longest - 1]`.
+    /// By head and distance, `[H, 2 longest - 1]`; `None` where it is not these that decide.
     fn at(&self, longest: usize, heads: usize) -> Option<Vec<f32>> {
         let far = longest.max(1) as i64 - 1;
         match self {
-            Self::None => None,
+            Self::None | Self::Content(_) => None,
             Self::Alibi(slopes) => Some(slopes.iter().flat_map(|slope| (-far..=far).map(move |distance| -(distance.abs() as f32) * slope)).collect()),
             Self::Buckets { table, buckets, max_distance } => {
                 let rows: Vec<usize> = (-far..=far).map(|distance| PositionBias::bucket(distance, *buckets, *max_distance)).collect();
@@ -179,6 +185,7 @@ impl BiasOp {
             Self::None => 0,
             Self::Alibi(slopes) => slopes.len() * size_of::<f32>(),
             Self::Buckets { table, .. } => table.len() * size_of::<f32>(),
+            Self::Content(content) => content.weight_bytes(),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! One layer on the processor: attention and MLP, each with its norms and its residual connection.
+//! One layer on the processor: attention and MLP, each with its norms and its residual connection, and a convolution beside them.
 
 use super::Run;
 use super::attention::{AttentionOp, RopeOp};
+use super::convolution::ConvolutionOp;
 use super::embeddings::add;
 use super::mlp::MlpOp;
 use super::parts::{self, Form};
@@ -18,6 +19,7 @@ pub(super) struct LayerOp {
     attention_norms: NormsOp,
     mlp: MlpOp,
     mlp_norms: NormsOp,
+    convolution: Option<ConvolutionOp>,
 }
 
 /// Where a part of a layer puts its result.
@@ -41,25 +43,34 @@ impl LayerOp {
     /// Ropes that are new are added to `ropes`.
     pub(super) fn new(layer: &Layer, max_tokens: usize, ropes: &mut Vec<RopeOp>, form: Form) -> Result<Self, LoadError> {
         // Taken apart by name here and elsewhere, so that a new word of the description does not compile until it is dealt with.
-        let Layer { attention, attention_norms, mlp, mlp_norms, convolution: _ } = layer;
+        let Layer { attention, attention_norms, mlp, mlp_norms, convolution } = layer;
         Ok(Self {
             attention: AttentionOp::new(attention, max_tokens, ropes, form)?,
             attention_norms: NormsOp::new(attention_norms)?,
             mlp: MlpOp::new(mlp, form)?,
             mlp_norms: NormsOp::new(mlp_norms)?,
+            convolution: convolution.as_ref().map(|convolution| ConvolutionOp::new(convolution, form)).transpose()?,
         })
     }
 
     /// `x: [T, C]` in place.
     pub(super) fn forward(&self, x: &mut [f32], space: &mut Space, run: &Run) {
         between::here();
+        if let Some(convolution) = &self.convolution {
+            convolution.look(x, space, run);
+            between::here();
+        }
         self.attention_norms.around(x, space, run, |input, out, put, space| self.attention.forward(input, out, put, space, run));
         between::here();
         self.mlp_norms.around(x, space, run, |input, out, put, space| self.mlp.forward(input, out, put, space, run));
+        if let Some(convolution) = &self.convolution {
+            convolution.join(x, space, run);
+        }
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        self.attention.weight_bytes() + self.mlp.weight_bytes() + self.attention_norms.weight_bytes() + self.mlp_norms.weight_bytes()
+        let convolution = self.convolution.as_ref().map_or(0, ConvolutionOp::weight_bytes);
+        self.attention.weight_bytes() + self.mlp.weight_bytes() + self.attention_norms.weight_bytes() + self.mlp_norms.weight_bytes() + convolution
     }
 }
 

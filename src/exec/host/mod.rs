@@ -8,6 +8,8 @@
 //! products everything is f32: the residual stream, norms, attention, activations. A router of experts and the projection of embeddings stay f32.
 
 mod attention;
+mod content;
+mod convolution;
 mod embeddings;
 mod layer;
 mod linear;
@@ -21,7 +23,7 @@ use crate::kernels::host::attention::Scratches;
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pool::Team;
 use crate::kernels::host::{Cpu, Element, team};
-use crate::network::{LoadError, Network, PositionBias};
+use crate::network::{LoadError, Network};
 use crate::ragged::Packed;
 use attention::RopeOp;
 use candle_core::Result;
@@ -66,27 +68,11 @@ struct Run<'a> {
     scratches: &'a Scratches,
 }
 
-/// Whether all words of a network's description are known here.
-///
-/// # Errors
-/// The first that is not.
-pub fn supports(network: &Network) -> std::result::Result<(), &'static str> {
-    for layer in &network.layers {
-        if layer.convolution.is_some() {
-            return Err("a convolution beside a layer");
-        }
-        if matches!(layer.attention.bias, PositionBias::Disentangled(_)) {
-            return Err("disentangled attention");
-        }
-    }
-    Ok(())
-}
-
 impl HostExecutor {
     /// Packs a network's weights, to be multiplied as these elements.
     ///
     /// # Errors
-    /// Weights that are not finite. The network must be one that `supports` takes.
+    /// Weights that are not finite.
     pub fn new(network: &Network, cpu: Cpu, element: Element) -> std::result::Result<Self, LoadError> {
         let form = Form { cpu, element };
         let (mut layers, mut held, mut order, mut ropes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! Working memory of a group on its way through the layers, kept from batch to batch.
 
+use super::content::Made;
 use crate::kernels::host::operand::Turned;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +15,11 @@ pub(super) struct Space {
     pub(super) qkv: Vec<f32>,
     /// Their mix: `[T, H D]`.
     pub(super) mixed: Vec<f32>,
-    /// The MLP's inner state: `[T, F]`.
+    /// What one head makes of distances, where attention is disentangled.
+    pub(super) made: Made,
+    /// What a convolution makes of a layer's input: `[T, C]`.
+    pub(super) beside: Vec<f32>,
+    /// The MLP's inner state: `[T, F]`; or each token's neighbours, `[T, K C]`.
     pub(super) inner: Vec<f32>,
     pub(super) products: Products,
 }
