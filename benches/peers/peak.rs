@@ -2,8 +2,8 @@
 //!
 //! Loops of the level's best instruction on registers alone, enough chains of them to hide its latency, on each of the threads that the one argument
 //! says. An addition and a multiplication are two operations. Where the processor lacks the instruction, the element is null. Below AVX-512 VNNI, int8
-//! is counted by the fastest exact product that we know there, our own: two `vpmaddubsw`, added in 16 bits, widened by `vpmaddwd` and added (the sum is
-//! also a factor, else the products would be hoisted).
+//! is counted by two `vpmaddubsw`, added in 16 bits, widened by `vpmaddwd` and added: the fastest product we know there that small enough numbers keep
+//! exact. Ours has one `vpmaddubsw` to a `vpmaddwd`, for numbers less small (the sum is also a factor, else the products would be hoisted).
 
 use std::time::Instant;
 

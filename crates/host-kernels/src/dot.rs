@@ -55,7 +55,7 @@ impl Columns {
 ///
 /// # Safety
 /// As `Simd`: its functions may be called only where the processor has the level. Pointers need no alignment; they are good for `LANES` columns of
-/// weights in each of `STEP` groups (`load`), `STEP` times four bytes (`splat`), `LANES` numbers of an operand (`store`).
+/// weights (`load`), four bytes (`splat`), `LANES` numbers of an operand (`store`).
 pub(super) unsafe trait Dot {
     type S: Simd;
     type Sums: Sums<S = Self::S>;
@@ -64,12 +64,9 @@ pub(super) unsafe trait Dot {
     const GROUP: usize;
     /// Bytes of a weight.
     const WEIGHT: usize;
-    /// Groups that are taken at once.
-    const STEP: usize = 1;
     /// Int8 only: what whole numbers may be.
     const WHOLE: Whole = Whole::BYTES;
-    /// The groups' weights are `next` bytes apart.
-    unsafe fn load(weights: *const u8, next: usize) -> Self::Words;
+    unsafe fn load(weights: *const u8) -> Self::Words;
     unsafe fn splat(operand: *const u32) -> Self::Words;
     unsafe fn dot(operand: Self::Words, weights: Self::Words, sums: <Self::Sums as Sums>::Held) -> <Self::Sums as Sums>::Held;
     /// Numbers as an operand holds them; for int8 they are whole and within `WHOLE`.
@@ -142,7 +139,7 @@ unsafe impl<S: Simd> Dot for F32<S> {
     const GROUP: usize = 1;
     const WEIGHT: usize = 4;
     #[inline(always)]
-    unsafe fn load(weights: *const u8, _: usize) -> S::V {
+    unsafe fn load(weights: *const u8) -> S::V {
         // SAFETY: the caller's.
         unsafe { S::load(weights.cast()) }
     }
@@ -175,7 +172,7 @@ unsafe impl<S: Simd> Dot for WidenedBf16<S> {
     const GROUP: usize = 2;
     const WEIGHT: usize = 2;
     #[inline(always)]
-    unsafe fn load(weights: *const u8, _: usize) -> [S::V; 2] {
+    unsafe fn load(weights: *const u8) -> [S::V; 2] {
         // SAFETY: the caller's.
         unsafe { S::widen(S::load(weights.cast())) }
     }

@@ -19,8 +19,8 @@ pub(super) fn kernel(element: Element) -> &'static Kernel {
     }
 }
 
-/// Eight numbers of eight columns at a time: `vpmaddubsw` adds products of two in 16 bits, where those of four have room (`Whole::FOURS`), so that only
-/// half of them need be widened to 32 bits.
+/// Four numbers of eight columns at a time: `vpmaddubsw` adds products of two in 16 bits, where they have room (`Whole::TWOS`), and `vpmaddwd` those
+/// of two such sums in 32.
 struct Avx2Int8;
 
 // SAFETY: each function needs AVX2, which the trait makes the caller's business, and what else the trait demands of pointers.
@@ -28,25 +28,21 @@ struct Avx2Int8;
 unsafe impl Dot for Avx2Int8 {
     type S = Avx2;
     type Sums = InWhole<Avx2>;
-    type Words = [__m256i; 2];
+    type Words = __m256i;
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
-    const STEP: usize = 2;
-    const WHOLE: Whole = Whole::FOURS;
+    const WHOLE: Whole = Whole::TWOS;
     #[inline(always)]
-    unsafe fn load(weights: *const u8, next: usize) -> [__m256i; 2] {
-        unsafe { [_mm256_loadu_si256(weights.cast()), _mm256_loadu_si256(weights.add(next).cast())] }
+    unsafe fn load(weights: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(weights.cast()) }
     }
     #[inline(always)]
-    unsafe fn splat(operand: *const u32) -> [__m256i; 2] {
-        unsafe { [operand, operand.add(1)].map(|word| _mm256_set1_epi32(word.cast::<i32>().read_unaligned())) }
+    unsafe fn splat(operand: *const u32) -> __m256i {
+        unsafe { _mm256_set1_epi32(operand.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn dot(operand: [__m256i; 2], weights: [__m256i; 2], sums: __m256i) -> __m256i {
-        unsafe {
-            let twos = [0, 1].map(|half| _mm256_maddubs_epi16(operand[half], weights[half]));
-            _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_add_epi16(twos[0], twos[1]), _mm256_set1_epi16(1)))
-        }
+    unsafe fn dot(operand: __m256i, weights: __m256i, sums: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(operand, weights), _mm256_set1_epi16(1))) }
     }
     #[inline(always)]
     unsafe fn store(to: *mut u8, x: __m256) {

@@ -13,13 +13,13 @@ pub(super) fn kernel(level: Level, element: Element) -> &'static Kernel {
     static F32_KERNEL: Kernel = kernel!("avx512bw,avx512dq,avx512vl", convert, F32<Avx512>, 3 x [8 7 6 5 4 3 2 1]);
     static BF16_KERNEL: Kernel = kernel!("avx512bw,avx512dq,avx512vl,avx512bf16", convert, OwnBf16, 3 x [8 7 6 5 4 3 2 1]);
     static INT8_KERNEL: Kernel = kernel!("avx512bw,avx512dq,avx512vl,avx512vnni", row, VnniInt8, 3 x [8 7 6 5 4 3 2 1]);
-    static FOURS_INT8: Kernel = kernel!("avx512bw,avx512dq,avx512vl", row, FoursInt8, 2 x [8 7 6 5 4 3 2 1]);
+    static TWOS_INT8: Kernel = kernel!("avx512bw,avx512dq,avx512vl", row, TwosInt8, 3 x [8 7 6 5 4 3 2 1]);
     match element {
         Element::F32 => &F32_KERNEL,
         Element::Bf16 if level >= Level::Avx512Bf16 => &BF16_KERNEL,
         Element::Bf16 => &WIDENED_BF16,
         Element::Int8 if level >= Level::Avx512Vnni => &INT8_KERNEL,
-        Element::Int8 => &FOURS_INT8,
+        Element::Int8 => &TWOS_INT8,
     }
 }
 
@@ -68,7 +68,7 @@ unsafe impl Dot for OwnBf16 {
     const GROUP: usize = 2;
     const WEIGHT: usize = 2;
     #[inline(always)]
-    unsafe fn load(weights: *const u8, _: usize) -> __m512bh {
+    unsafe fn load(weights: *const u8) -> __m512bh {
         unsafe { bf16s(_mm512_loadu_si512(weights.cast())) }
     }
     #[inline(always)]
@@ -107,7 +107,7 @@ unsafe impl Dot for VnniInt8 {
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
     #[inline(always)]
-    unsafe fn load(weights: *const u8, _: usize) -> __m512i {
+    unsafe fn load(weights: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(weights.cast()) }
     }
     #[inline(always)]
@@ -124,34 +124,29 @@ unsafe impl Dot for VnniInt8 {
     }
 }
 
-/// Eight numbers of sixteen columns at a time, as at level AVX2: `vpmaddubsw` adds products of two in 16 bits, where those of four have room
-/// (`Whole::FOURS`).
-struct FoursInt8;
+/// Four numbers of sixteen columns at a time, as at level AVX2: `vpmaddubsw` adds products of two in 16 bits, where they have room (`Whole::TWOS`).
+struct TwosInt8;
 
 // SAFETY: each function needs AVX-512 F and BW, which the trait makes the caller's business, and what else the trait demands of pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-unsafe impl Dot for FoursInt8 {
+unsafe impl Dot for TwosInt8 {
     type S = Avx512;
     type Sums = InWhole<Avx512>;
-    type Words = [__m512i; 2];
+    type Words = __m512i;
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
-    const STEP: usize = 2;
-    const WHOLE: Whole = Whole::FOURS;
+    const WHOLE: Whole = Whole::TWOS;
     #[inline(always)]
-    unsafe fn load(weights: *const u8, next: usize) -> [__m512i; 2] {
-        unsafe { [_mm512_loadu_si512(weights.cast()), _mm512_loadu_si512(weights.add(next).cast())] }
+    unsafe fn load(weights: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(weights.cast()) }
     }
     #[inline(always)]
-    unsafe fn splat(operand: *const u32) -> [__m512i; 2] {
-        unsafe { [everywhere(operand), everywhere(operand.add(1))] }
+    unsafe fn splat(operand: *const u32) -> __m512i {
+        unsafe { everywhere(operand) }
     }
     #[inline(always)]
-    unsafe fn dot(operand: [__m512i; 2], weights: [__m512i; 2], sums: __m512i) -> __m512i {
-        unsafe {
-            let twos = [0, 1].map(|half| _mm512_maddubs_epi16(operand[half], weights[half]));
-            _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_add_epi16(twos[0], twos[1]), _mm512_set1_epi16(1)))
-        }
+    unsafe fn dot(operand: __m512i, weights: __m512i, sums: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_maddubs_epi16(operand, weights), _mm512_set1_epi16(1))) }
     }
     #[inline(always)]
     unsafe fn store(to: *mut u8, x: __m512) {

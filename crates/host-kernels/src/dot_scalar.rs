@@ -29,8 +29,8 @@ unsafe impl Dot for ScalarInt8 {
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
     // As at the levels that every processor has, whose reference it is.
-    const WHOLE: Whole = Whole::FOURS;
-    unsafe fn load(weights: *const u8, _: usize) -> [i32; 4] {
+    const WHOLE: Whole = Whole::TWOS;
+    unsafe fn load(weights: *const u8) -> [i32; 4] {
         // SAFETY: good for four weights, as the trait demands.
         unsafe { weights.cast::<[i8; 4]>().read_unaligned() }.map(i32::from)
     }

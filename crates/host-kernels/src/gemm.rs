@@ -237,7 +237,7 @@ mod tests {
             let map = Map { weights: numbers(99, columns * inner), bias: numbers(7, columns), inner, columns };
             let there = vec![0.; rows * (columns + 2)];
             let run = |cpu: &Cpu| run(*cpu, Element::Int8, &Team::alone(), Rows::dense(&x, rows, inner), &map, &there, Into::Place(Act::Identity));
-            for whole in [Whole::FOURS, Whole::BYTES] {
+            for whole in [Whole::TWOS, Whole::BYTES] {
                 let alike = |cpu: &Cpu| Kernel::of(cpu.level(), Element::Int8).whole == whole;
                 let all: Vec<Vec<f32>> = cpus().iter().filter(|cpu| alike(cpu)).map(run).collect();
                 assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{rows} x {inner} x {columns} {whole:?}");
@@ -252,7 +252,7 @@ mod tests {
             let kernel = Kernel::of(cpu.level(), Element::Int8);
             let mut x = vec![kernel.whole.operand; 501];
             x[0] = 0.;
-            let (groups, most) = (kernel.groups(x.len()), kernel.whole.four.map_or(127., |four| four / 4.));
+            let (groups, most) = (kernel.groups(x.len()), kernel.whole.two.map_or(127f32, |two| (two / 2.).floor()));
             let (mut words, weights) = (vec![0u32; groups], vec![-most as i8 as u8; groups * kernel.group * kernel.panel]);
             let (zeros, ones, mut y) = (vec![0.; kernel.panel], vec![1.; kernel.panel], vec![0.; kernel.panel]);
             let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), sum: zeros.as_ptr() };

@@ -14,8 +14,6 @@ pub(super) struct Kernel {
     pub(super) panel: usize,
     /// Numbers of the operand in four bytes.
     pub(super) group: usize,
-    /// Groups that are taken at once: every row has a multiple of them.
-    pub(super) step: usize,
     /// What whole numbers may be, for int8.
     pub(super) whole: Whole,
     /// Rows that are multiplied at once, at most `TILE_MOST`: their sums stay in registers.
@@ -58,7 +56,7 @@ impl Kernel {
 
     /// Groups, which are words of an operand, that so many numbers take.
     pub(super) fn groups(&self, width: usize) -> usize {
-        width.div_ceil(self.group * self.step) * self.step
+        width.div_ceil(self.group)
     }
 
     /// A row of `width` numbers as the words of an operand, the last filled up with zeros; for int8, what they stand for.
@@ -97,7 +95,7 @@ macro_rules! kernel {
         }
         let (panel, tile) = ($vectors * <<$dot as Dot>::S as Simd>::LANES, [$($rows),+][0]);
         assert!(panel <= PANEL_MOST && tile <= TILE_MOST);
-        Kernel { panel, group: <$dot as Dot>::GROUP, step: <$dot as Dot>::STEP, whole: <$dot as Dot>::WHOLE, tile, multiply, numbers }
+        Kernel { panel, group: <$dot as Dot>::GROUP, whole: <$dot as Dot>::WHOLE, tile, multiply, numbers }
     }};
 }
 pub(super) use kernel;

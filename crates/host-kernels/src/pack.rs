@@ -145,7 +145,7 @@ impl Packed {
         self.cpu
     }
 
-    /// `K / GROUP`, rounded up to what is taken at once.
+    /// `K / GROUP`, rounded up.
     pub(super) fn groups(&self) -> usize {
         self.kernel.groups(self.inner)
     }

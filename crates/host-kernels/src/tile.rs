@@ -43,10 +43,10 @@ pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, pane
     unsafe {
         let mut sums = [[D::Sums::zero(); N]; M];
         let mut weights = panel.weights;
-        for k in (0..panel.groups).step_by(D::STEP) {
-            let mut b = [D::load(weights, N * vector); N];
+        for k in 0..panel.groups {
+            let mut b = [D::load(weights); N];
             for (n, b) in b.iter_mut().enumerate() {
-                *b = D::load(weights.add(n * vector), N * vector);
+                *b = D::load(weights.add(n * vector));
             }
             for (m, sums) in sums.iter_mut().enumerate() {
                 let a = D::splat(x.words.add(m * x.stride + k));
@@ -54,7 +54,7 @@ pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, pane
                     *sum = D::dot(a, b, *sum);
                 }
             }
-            weights = weights.add(D::STEP * N * vector);
+            weights = weights.add(N * vector);
         }
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
