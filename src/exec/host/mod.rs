@@ -5,7 +5,8 @@
 //! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.
 //!
 //! In int8 each row is quantised before a product by its own least and largest number, so that a text's vector does not depend on its batch; between
-//! products everything is f32: the residual stream, norms, attention, activations. A router of experts and the projection of embeddings stay f32.
+//! products everything is f32: the residual stream, norms, attention, activations. A router of experts, the projection of embeddings, a convolution and
+//! what is made of distances stay f32.
 
 mod attention;
 mod content;
