@@ -1,6 +1,7 @@
 //! Does it fit? What this process may use, from /proc and the cgroup, against what the models and budgets need.
 
 use crate::exec::Need;
+use crate::kernels::cgroup::groups;
 use crate::network::{DType, LoadError};
 use std::path::Path;
 
@@ -44,7 +45,7 @@ impl Room {
     }
 }
 
-/// The tighter of the machine's memory and the cgroup's limit; `None` where neither can be read (then nothing is refused).
+/// The tightest of the machine's memory and the limits of the process's cgroup and its parents; `None` where neither can be read (then nothing is refused).
 /// `root` is `/`, or a made-up tree in tests.
 pub fn allowance(root: &Path) -> Option<Allowance> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
@@ -52,12 +53,8 @@ pub fn allowance(root: &Path) -> Option<Allowance> {
         let kib: u64 = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse().ok()?;
         Some(Allowance { bytes: kib * 1024, source: "the machine" })
     });
-    // Version 2 names our own group in /proc/self/cgroup; limits of its parents bind as well.
-    let own = read("proc/self/cgroup").unwrap_or_default();
-    let group = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("").to_owned();
-    let ancestors = Path::new(&group).ancestors().map(|group| Path::new("sys/fs/cgroup").join(group).join("memory.max"));
-    let version_1 = std::iter::once(Path::new("sys/fs/cgroup/memory/memory.limit_in_bytes").to_owned());
-    let limits = ancestors.chain(version_1).filter_map(|path| std::fs::read_to_string(root.join(path)).ok()?.trim().parse().ok());
+    let files = groups(root, "memory").into_iter().flat_map(|group| ["memory.max", "memory.limit_in_bytes"].map(|file| group.join(file)));
+    let limits = files.filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok());
     let cgroup = limits.min().map(|bytes| Allowance { bytes, source: "the cgroup" });
     [machine, cgroup].into_iter().flatten().min_by_key(|allowance| allowance.bytes)
 }
@@ -90,6 +87,18 @@ mod tests {
         assert_eq!(allowance(cgroup.path()), Some(Allowance { bytes: 1_000_000, source: "the cgroup" }));
         let first = tree(&[meminfo, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712")]);
         assert_eq!(allowance(first.path()).unwrap().source, "the machine");
+        let service = tree(&[
+            meminfo,
+            ("proc/self/cgroup", "5:cpu,cpuacct:/other\n4:memory,hugetlb:/system.slice/x.service\n0::/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/system.slice/memory.limit_in_bytes", "3000000\n"),
+            ("sys/fs/cgroup/memory/system.slice/x.service/memory.limit_in_bytes", "2000000\n"),
+            ("sys/fs/cgroup/memory/other/memory.limit_in_bytes", "1000000\n"),
+        ]);
+        assert_eq!(allowance(service.path()), Some(Allowance { bytes: 2_000_000, source: "the cgroup" }));
+        let parent = service.path().join("sys/fs/cgroup/memory/system.slice/memory.limit_in_bytes");
+        std::fs::write(parent, "1500000\n").unwrap();
+        assert_eq!(allowance(service.path()).unwrap().bytes, 1_500_000, "a parent binds");
         assert_eq!(allowance(tree(&[]).path()), None);
     }
 

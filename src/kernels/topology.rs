@@ -3,8 +3,9 @@
 //! A core computes no faster with two threads on it, so there is one for each physical core. On a machine with several nodes each thread stays in one,
 //! so that what it has in memory stays near; within a node the system chooses the core.
 
+use super::cgroup::groups;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A set of logical CPUs, by the system's numbers.
 pub type Cpus = BTreeSet<usize>;
@@ -89,16 +90,12 @@ fn homes(root: &Path) -> BTreeMap<usize, usize> {
 
 /// The tightest quota of the process's cgroup and its parents, in whole CPUs and at least one.
 fn quota(root: &Path) -> Option<usize> {
-    let read = |path: &Path| std::fs::read_to_string(root.join(path)).ok();
-    let own = read(Path::new("proc/self/cgroup")).unwrap_or_default();
-    let group = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
-    let ancestors = Path::new(group).ancestors().map(|group| read(&Path::new("sys/fs/cgroup").join(group).join("cpu.max")));
-    let version_1 = || {
-        let of = |file: &str| read(&Path::new("sys/fs/cgroup/cpu").join(file));
-        Some(format!("{} {}", of("cpu.cfs_quota_us")?.trim(), of("cpu.cfs_period_us")?.trim()))
+    let limit = |group: PathBuf| {
+        let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+        let version_1 = || Some(format!("{} {}", read("cpu.cfs_quota_us")?.trim(), read("cpu.cfs_period_us")?.trim()));
+        in_cpus(&read("cpu.max").or_else(version_1)?)
     };
-    let limits = ancestors.chain([version_1()]).flatten();
-    limits.filter_map(|limit| in_cpus(&limit)).min()
+    groups(root, "cpu").into_iter().filter_map(limit).min()
 }
 
 /// `200000 100000` is two CPUs; `max 100000` and `-1 100000` are no limit.

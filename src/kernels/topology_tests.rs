@@ -106,6 +106,14 @@ fn no_more_threads_than_the_quota_pays_for() {
     assert_eq!(version_1.read().threads(), 2);
     version_1.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
     assert_eq!(version_1.read().threads(), 4);
+    version_1.write("proc/self/cgroup", "7:cpuacct,cpu:/system.slice/x.service\n0::/\n");
+    for (group, quota) in [("system.slice", "300000\n"), ("system.slice/x.service", "-1\n"), ("other", "100000\n")] {
+        version_1.write(&format!("sys/fs/cgroup/cpu/{group}/cpu.cfs_period_us"), "100000\n");
+        version_1.write(&format!("sys/fs/cgroup/cpu/{group}/cpu.cfs_quota_us"), quota);
+    }
+    assert_eq!(version_1.read().threads(), 3, "a parent binds");
+    version_1.write("sys/fs/cgroup/cpu/system.slice/x.service/cpu.cfs_quota_us", "200000\n");
+    assert_eq!(version_1.read().threads(), 2);
 }
 
 #[test]
