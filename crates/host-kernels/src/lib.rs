@@ -16,6 +16,7 @@ mod dot_avx512;
 mod dot_scalar;
 pub mod follow;
 pub mod gemm;
+mod huge;
 mod kernel;
 mod level;
 mod math;

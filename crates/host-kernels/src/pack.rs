@@ -3,7 +3,7 @@
 use super::dot::{Columns, Element, to_bf16};
 use super::kernel::Kernel;
 use super::spread::Spread;
-use super::{Cpu, quant};
+use super::{Cpu, huge, quant};
 
 /// A map of more inner numbers than this is packed in f32 where int8 is asked for: its sums could exceed 32 bits.
 const INT8_INNER_MOST: usize = 65_536;
@@ -193,7 +193,10 @@ struct Line([u8; 64]);
 
 impl Lines {
     fn zeros(bytes: usize) -> Self {
-        Self(vec![Line([0; 64]); bytes.div_ceil(64)])
+        let lines = bytes.div_ceil(size_of::<Line>());
+        let mut held = huge::with_capacity(lines);
+        held.resize(lines, Line([0; 64]));
+        Self(held)
     }
 
     fn bytes(&self) -> &[u8] {

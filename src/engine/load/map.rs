@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 struct Map(Mmap);
 
+/// When a page is read, the system maps those around it as well: at most as many as one large page holds.
+const AROUND_BYTES: usize = 2 << 20;
+
 /// Maps a file.
 ///
 /// # Errors
@@ -35,8 +38,10 @@ impl AsRef<[u8]> for Map {
 
 impl Bytes for Map {
     fn let_go(&self, range: Range<usize>) {
+        // What came with these bytes goes with them: of a model that is read piece by piece, the edges of the pieces would stay.
+        let (start, end) = (range.start.saturating_sub(AROUND_BYTES), range.end.saturating_add(AROUND_BYTES).min(self.0.len()));
         // SAFETY: nothing was ever written to this map: pages that are dropped are read from the same file again, with the same bytes.
-        let dropped = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        let dropped = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end.saturating_sub(start)) };
         // It is a hint: what stays is only memory.
         if let Err(error) = dropped {
             tracing::debug!(%error, "pages of a file stay mapped");
@@ -59,5 +64,35 @@ mod tests {
             map.let_go(range);
         }
         assert_eq!((*map).as_ref(), bytes);
+    }
+
+    /// What of a map is resident, by the system's own account.
+    fn resident_bytes(map: &dyn Bytes) -> usize {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("the system's account");
+        let first = format!("{:x}-", map.as_ref().as_ptr().addr());
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&first)).filter_map(|line| line.strip_prefix("Rss:"));
+        let kib: usize = lines.next().and_then(|rss| rss.trim().strip_suffix(" kB")?.parse().ok()).expect("the map's line");
+        kib * 1024
+    }
+
+    #[test]
+    fn nothing_stays_of_a_file_that_was_read_piece_by_piece() {
+        const PIECE_BYTES: usize = 100_000;
+        let dir = tempfile::tempdir().expect("a folder");
+        let (path, bytes) = (dir.path().join("file"), vec![7u8; 6 << 20]);
+        std::fs::write(&path, &bytes).expect("written");
+        let map = map(&path).expect("mapped");
+        let sum = |bytes: &[u8]| bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+        assert_eq!(sum((*map).as_ref()), 7 * bytes.len());
+        assert!(resident_bytes(&*map) > 0);
+        map.let_go(0..bytes.len());
+        // From the front, from the back, and each second piece: as tensors lie in a file and are read in another order.
+        let pieces: Vec<_> = (0..bytes.len()).step_by(PIECE_BYTES).map(|at| at..(at + PIECE_BYTES).min(bytes.len())).collect();
+        let (even, odd) = (pieces.iter().step_by(2), pieces.iter().skip(1).step_by(2));
+        for range in pieces.iter().chain(pieces.iter().rev()).chain(even).chain(odd) {
+            assert_eq!(sum(&(*map).as_ref()[range.clone()]), 7 * range.len());
+            map.let_go(range.clone());
+            assert_eq!(resident_bytes(&*map), 0);
+        }
     }
 }
