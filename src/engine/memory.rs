@@ -13,7 +13,8 @@ pub struct Allowance {
 }
 
 /// What the process takes beside weights, activations and budgets: the program, its threads, its tokenizers, its allocator's spare
-/// pages. `benches/load/memory.py` measures it: 87 MiB lay beside MiniLM's weights after a start; with a static model it was 94.
+/// pages. `benches/load/memory.py` measures it: 53 MiB lay beside MiniLM's weights after a start. While all memory was in large pages, as it
+/// still is where the system gives them unasked, it was 87; with a static model 94.
 pub const PROCESS_BYTES: u64 = 96 << 20;
 
 /// The room that is left for a model: nothing is refused by default.
