@@ -1,6 +1,6 @@
 //! Sixteen f32 at a time, with AVX-512 F, BW, VL and DQ: for every level that has these.
 
-use super::simd::Simd;
+use super::simd::{BLOCK, Simd};
 use std::arch::x86_64::*;
 
 /// Sixteen numbers.
@@ -12,9 +12,14 @@ unsafe impl Simd for Avx512 {
     const LANES: usize = 16;
     type V = __m512;
     type Whole = __m512i;
+    type Block = [__m512; BLOCK / 16];
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn block(p: *const f32) -> [__m512; BLOCK / 16] {
+        unsafe { [0, 1, 2, 3].map(|index| Self::load(p.add(16 * index))) }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m512 {
@@ -106,8 +111,8 @@ unsafe impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn no_whole() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
+    unsafe fn load_whole(p: *const i32) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
     unsafe fn of_whole(x: __m512i) -> __m512 {
