@@ -5,7 +5,8 @@ use super::dot::{Columns, Element};
 use super::kernel::{Kernel, PANEL_MOST, TILE_MOST};
 use super::panels::{Form, Scratch, Text, pack_keys, pack_values};
 use super::pool::Team;
-use super::simd::{LANES_MOST, Simd};
+use super::side::{self, SIDE, Side};
+use super::simd::{Arith, LANES_MOST, Simd};
 use super::tile::{Lines, Panel};
 use super::{Cpu, at_level, math};
 use std::ops::Range;
@@ -291,8 +292,16 @@ unsafe fn softmax<S: Simd>(line: &mut [f32], scale: f32, bias: Option<&[f32]>) -
             max = max.max(x);
         }
         let maxima = S::splat(max);
-        let mut sums = S::splat(0.);
-        for at in (0..whole).step_by(S::LANES) {
+        let (mut sums, sides) = (S::splat(0.), whole / (SIDE * S::LANES) * SIDE * S::LANES);
+        for at in (0..sides).step_by(SIDE * S::LANES) {
+            let x = Side::<S, SIDE>::sub(side::load::<S, SIDE>(p.add(at)), [maxima; SIDE]);
+            let e = math::exp::<Side<S, SIDE>>(x);
+            side::store::<S, SIDE>(p.add(at), e);
+            for e in e {
+                sums = S::add(sums, e);
+            }
+        }
+        for at in (sides..whole).step_by(S::LANES) {
             let e = math::exp::<S>(S::sub(S::load(p.add(at)), maxima));
             S::store(p.add(at), e);
             sums = S::add(sums, e);

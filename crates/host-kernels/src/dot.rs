@@ -1,7 +1,7 @@
 //! How four bytes along the inner dimension of a product are multiplied and summed: what differs between f32, bf16 and int8 in one microkernel.
 
 use super::quant::Whole;
-use super::simd::Simd;
+use super::simd::{Arith, Simd};
 use std::marker::PhantomData;
 
 /// What the numbers of a product are.
@@ -69,7 +69,7 @@ pub(super) unsafe trait Dot {
     unsafe fn splat(operand: *const u32) -> Self::Words;
     unsafe fn dot(operand: Self::Words, weights: Self::Words, sums: <Self::Sums as Sums>::Held) -> <Self::Sums as Sums>::Held;
     /// Numbers as an operand holds them; for int8 rounded, ties to even, and within `WHOLE`.
-    unsafe fn store(to: *mut u8, x: <Self::S as Simd>::V);
+    unsafe fn store(to: *mut u8, x: <Self::S as Arith>::V);
 }
 
 /// What a product is summed in, `LANES` columns side by side.
@@ -81,7 +81,7 @@ pub(super) unsafe trait Sums {
     type Held: Copy;
     unsafe fn start(columns: Columns) -> Self::Held;
     /// What the sums stand for, with what is `there`. `step` is the operand's.
-    unsafe fn settle(sums: Self::Held, columns: Columns, step: *const f32, there: <Self::S as Simd>::V) -> <Self::S as Simd>::V;
+    unsafe fn settle(sums: Self::Held, columns: Columns, step: *const f32, there: <Self::S as Arith>::V) -> <Self::S as Arith>::V;
 }
 
 /// Sums of f32.

@@ -92,6 +92,7 @@ unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Tar
         // SAFETY: rows `start..start + TILE` or fewer are there; `y` has room for a tile.
         unsafe {
             (kernel.multiply)(tile, panel, y.as_mut_ptr(), kernel.panel);
+            target.how.activate::<S>(y.as_mut_ptr(), tile.count * kernel.panel / S::LANES);
             for row in 0..tile.count {
                 let (y, out) = (y.as_ptr().add(row * kernel.panel), target.data.add((start + row) * target.stride));
                 for at in (0..target.width).step_by(S::LANES) {
@@ -102,25 +103,36 @@ unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Tar
     }
 }
 
-/// Puts one vector at its place, of which `width` numbers are there.
+impl Into {
+    /// What is done to some vectors before they are put at their places.
+    ///
+    /// # Safety
+    /// As `math::activate_all`.
+    #[inline(always)]
+    pub(super) unsafe fn activate<S: Simd>(self, y: *mut f32, vectors: usize) {
+        if let Self::Place(act) | Self::Gate(act) = self {
+            // SAFETY: the caller's.
+            unsafe { math::activate_all::<S>(y, vectors, act) }
+        }
+    }
+}
+
+/// Puts one activated vector at its place, of which `width` numbers are there.
 ///
 /// # Safety
 /// `out` is good for `min(width, LANES)` numbers.
 #[inline(always)]
 pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
-    // What does not fit goes by way of a whole vector on the stack.
-    let mut whole = [0f32; LANES_MOST];
-    let fits = width >= S::LANES;
     // SAFETY: the caller's.
     unsafe {
-        if !fits {
-            std::ptr::copy_nonoverlapping(out, whole.as_mut_ptr(), width);
+        if width >= S::LANES {
+            return S::store(out, combine::<S>(y, out, how));
         }
-        let place = if fits { out } else { whole.as_mut_ptr() };
-        S::store(place, combine::<S>(y, place, how));
-        if !fits {
-            std::ptr::copy_nonoverlapping(whole.as_ptr(), out, width);
-        }
+        // What does not fit goes by way of a whole vector on the stack.
+        let mut whole = [0f32; LANES_MOST];
+        std::ptr::copy_nonoverlapping(out, whole.as_mut_ptr(), width);
+        S::store(whole.as_mut_ptr(), combine::<S>(y, whole.as_ptr(), how));
+        std::ptr::copy_nonoverlapping(whole.as_ptr(), out, width);
     }
 }
 
@@ -130,10 +142,6 @@ pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: 
 unsafe fn combine<S: Simd>(y: S::V, there: *const f32, how: Into) -> S::V {
     // SAFETY: the caller's.
     unsafe {
-        let y = match how {
-            Into::Place(act) | Into::Gate(act) => math::activate::<S>(y, act),
-            Into::Sum => y,
-        };
         match how {
             Into::Place(_) => y,
             Into::Sum => S::add(y, S::load(there)),
@@ -152,6 +160,12 @@ mod tests {
     use crate::simd::BLOCK;
     use crate::spread::Spread;
     use crate::testing::{cpus, near, numbers};
+
+    fn activated(mut y: f32, how: Into) -> f32 {
+        // SAFETY: the scalar level needs nothing, and its vectors have one number.
+        unsafe { how.activate::<crate::simd::Scalar>(&mut y, 1) };
+        y
+    }
 
     const ELEMENTS: [Element; 3] = [Element::F32, Element::Bf16, Element::Int8];
 
@@ -222,7 +236,7 @@ mod tests {
                         for (c, y) in naive(kernel, element, &x[r * (inner + 3)..][..inner], &map).into_iter().enumerate() {
                             let place = &mut want[r * (columns + 2) + c];
                             // SAFETY: the scalar level needs nothing, and `place` is good for its one number.
-                            *place = unsafe { combine::<crate::simd::Scalar>(y as f32, place, how) };
+                            *place = unsafe { combine::<crate::simd::Scalar>(activated(y as f32, how), place, how) };
                         }
                     }
                     let [got, twin] = teams.each_ref().map(|team| run(cpu, element, team, Rows::new(&x, rows, inner, inner + 3), &map, &there, how));

@@ -5,7 +5,7 @@
 //! far all this goes, a level's way of adding says: `Whole`.
 
 use super::dot::Dot;
-use super::simd::{BLOCK, Simd};
+use super::simd::{Arith, BLOCK, Simd};
 use super::spread::Spread;
 
 /// The largest whole number of a weight.

@@ -8,21 +8,13 @@ pub(super) const LANES_MOST: usize = 16;
 /// the noise away; each block costs a product three hundredths of its time.
 pub(super) const BLOCK: usize = 64;
 
-/// `LANES` numbers side by side.
+/// Operations on numbers side by side, each by itself.
 ///
 /// # Safety
-/// Its functions may be called only where the processor has the level. Pointers must be good for `LANES` numbers, that of `block` for `BLOCK`; they need no alignment.
-pub(super) unsafe trait Simd: Sized {
-    const LANES: usize;
+/// Its functions may be called only where the processor has the level.
+pub(super) unsafe trait Arith: Sized {
     type V: Copy;
-    /// `LANES` whole numbers of 32 bits.
-    type Whole: Copy;
-    /// `BLOCK` numbers, in as many vectors as they take.
-    type Block: Copy + AsRef<[Self::V]> + AsMut<[Self::V]>;
     unsafe fn splat(x: f32) -> Self::V;
-    unsafe fn block(p: *const f32) -> Self::Block;
-    unsafe fn load(p: *const f32) -> Self::V;
-    unsafe fn store(p: *mut f32, x: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -39,6 +31,21 @@ pub(super) unsafe trait Simd: Sized {
     unsafe fn exp2(n: Self::V) -> Self::V;
     /// `negative` where `by` has its sign bit set, else `other`.
     unsafe fn select_sign(by: Self::V, negative: Self::V, other: Self::V) -> Self::V;
+}
+
+/// `LANES` numbers side by side.
+///
+/// # Safety
+/// As `Arith`. Pointers must be good for `LANES` numbers, that of `block` for `BLOCK`; they need no alignment.
+pub(super) unsafe trait Simd: Arith {
+    const LANES: usize;
+    /// `LANES` whole numbers of 32 bits.
+    type Whole: Copy;
+    /// `BLOCK` numbers, in as many vectors as they take.
+    type Block: Copy + AsRef<[Self::V]> + AsMut<[Self::V]>;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, x: Self::V);
+    unsafe fn block(p: *const f32) -> Self::Block;
     /// Of each two lanes that are `distance` apart, in blocks of twice that, their sum in the first and their difference in the second.
     unsafe fn butterfly(x: Self::V, distance: usize) -> Self::V;
     unsafe fn sum(x: Self::V) -> f32;
@@ -56,25 +63,10 @@ pub(super) unsafe trait Simd: Sized {
 pub(super) struct Scalar;
 
 // SAFETY: needs nothing of the processor.
-unsafe impl Simd for Scalar {
-    const LANES: usize = 1;
+unsafe impl Arith for Scalar {
     type V = f32;
-    type Whole = i32;
-    type Block = [f32; BLOCK];
     unsafe fn splat(x: f32) -> f32 {
         x
-    }
-    unsafe fn block(p: *const f32) -> [f32; BLOCK] {
-        // SAFETY: good for a block, as the trait demands.
-        unsafe { p.cast::<[f32; BLOCK]>().read_unaligned() }
-    }
-    unsafe fn load(p: *const f32) -> f32 {
-        // SAFETY: good for one number, as the trait demands.
-        unsafe { *p }
-    }
-    unsafe fn store(p: *mut f32, x: f32) {
-        // SAFETY: good for one number, as the trait demands.
-        unsafe { *p = x }
     }
     unsafe fn add(a: f32, b: f32) -> f32 {
         a + b
@@ -105,6 +97,25 @@ unsafe impl Simd for Scalar {
     }
     unsafe fn select_sign(by: f32, negative: f32, other: f32) -> f32 {
         if by.is_sign_negative() { negative } else { other }
+    }
+}
+
+// SAFETY: needs nothing of the processor.
+unsafe impl Simd for Scalar {
+    const LANES: usize = 1;
+    type Whole = i32;
+    type Block = [f32; BLOCK];
+    unsafe fn block(p: *const f32) -> [f32; BLOCK] {
+        // SAFETY: good for a block, as the trait demands.
+        unsafe { p.cast::<[f32; BLOCK]>().read_unaligned() }
+    }
+    unsafe fn load(p: *const f32) -> f32 {
+        // SAFETY: good for one number, as the trait demands.
+        unsafe { *p }
+    }
+    unsafe fn store(p: *mut f32, x: f32) {
+        // SAFETY: good for one number, as the trait demands.
+        unsafe { *p = x }
     }
     unsafe fn butterfly(x: f32, _: usize) -> f32 {
         x
