@@ -62,7 +62,8 @@ def config(shape: Shape):
         "max_position_embeddings": shape.positions,
     }
     if shape.kind == "bert":
-        return transformers.BertConfig(**common)
+        # The default, said because CTranslate2 asks for it.
+        return transformers.BertConfig(**common, position_embedding_type="absolute")
     if shape.kind == "modernbert":
         ids = {"pad_token_id": 0, "cls_token_id": 101, "bos_token_id": 101, "sep_token_id": 102, "eos_token_id": 102}
         return transformers.ModernBertConfig(**common, **ids, local_attention=2 * shape.window, global_attn_every_n_layers=shape.every)
