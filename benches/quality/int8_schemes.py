@@ -23,6 +23,12 @@ GROUP = 12
 HEADS = 12
 PRODUCTS = ("qkv", "out", "up", "down")
 
+
+def groups(of):
+    """Steps for so many neighbouring numbers on both sides."""
+    return {"operand_group": of, "weight_group": of}
+
+
 # What a scheme changes of: the operand from least to most of its row in 8 bits, weights symmetric by column in 8 bits, all four products.
 SCHEMES = {
     "operand symmetric": {"least": False},
@@ -43,11 +49,18 @@ SCHEMES = {
     "only the weights in int8": {"operand_bits": 16},
     "+ spread over 8": {"spread": 8},
     "+ spread over 32": {"spread": 32},
-    "+ spread over 128 (what the server does)": {"spread": 128},
+    "+ spread over 128": {"spread": 128},
     "+ spread over 512": {"spread": 512},
     "+ spread over 128, no signs": {"spread": 128, "signs": False},
     "+ spread over 128, weight steps of least squared error": {"spread": 128, "search": True},
     "+ spread over 128, groups of 128": {"spread": 128, "operand_group": 128, "weight_group": 128},
+    "+ spread over 64": {"spread": 64},
+    "+ spread over 64, groups of 64": {"spread": 64, **groups(64)},
+    "+ spread over 64, groups of 64, operand symmetric": {"spread": 64, **groups(64), "least": False},
+    "+ the same in groups of 256 (what the server does with VNNI)": {"spread": 64, **groups(256), "least": False},
+    "+ the same in groups of 64, two products in 16 bits (what it does without)": {"spread": 64, **groups(64), "zero": 95, "added": 2},
+    "+ the same in groups of 128, two products in 16 bits": {"spread": 64, **groups(128), "zero": 95, "added": 2},
+    "+ the same in groups of 64, four products in 16 bits": {"spread": 64, **groups(64), "zero": 75, "added": 4},
 }
 
 
@@ -77,21 +90,31 @@ def norm(x, weight, bias, eps):
 
 
 def in_groups(quantise, x, group):
-    return quantise(x.reshape(-1, group)).reshape(x.shape) if group else quantise(x)
+    if not group:
+        return quantise(x)
+    return np.concatenate([quantise(x[:, start : start + group]) for start in range(0, x.shape[1], group)], axis=1)
 
 
 def operand(x, scheme):
     bits = scheme.get("operand_bits", 8)
 
     def quantise(x):
-        if scheme.get("least", True):
+        if scheme.get("least", "zero" not in scheme):
             least = x.min(axis=1, keepdims=True)
             step = np.maximum((x.max(axis=1, keepdims=True) - least) / (2**bits - 1), 1e-20)
             return np.rint((x - least) / step) * step + least
-        step = np.maximum(np.abs(x).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1), 1e-20)
+        step = np.maximum(np.abs(x).max(axis=1, keepdims=True) / scheme.get("zero", 2 ** (bits - 1) - 1), 1e-20)
         return np.rint(x / step) * step
 
     return in_groups(quantise, x, scheme.get("operand_group"))
+
+
+def in_sixteen(w, scheme):
+    """The least step for which no sum of so many neighbouring products leaves 16 bits, half of each rounding allowed for."""
+    if "added" not in scheme:
+        return 0
+    sums = [np.maximum(sign * w, 0).reshape(len(w), -1, scheme["added"]).sum(axis=2).max(axis=1, keepdims=True) for sign in (1, -1)]
+    return np.maximum(*sums) / (32767 // (2 * scheme["zero"]) - scheme["added"] / 2)
 
 
 def weights(w, scheme):
@@ -101,7 +124,7 @@ def weights(w, scheme):
         whole = np.maximum(np.abs(w).max(axis=1, keepdims=True), 1e-20)
         best, least = None, np.inf
         for share in np.arange(0.5, 1.01, 0.02) if scheme.get("search") else [1.0]:
-            step = np.float32(share) * whole / most
+            step = np.maximum(np.float32(share) * whole / most, in_sixteen(w, scheme))
             tried = np.clip(np.rint(w / step), -most, most) * step
             error = ((tried - w) ** 2).sum(axis=1, keepdims=True)
             best, least = (tried, error) if best is None else (np.where(error < least, tried, best), np.minimum(error, least))

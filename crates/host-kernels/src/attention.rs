@@ -5,7 +5,8 @@ use super::dot::{Columns, Element};
 use super::kernel::{Kernel, PANEL_MOST, TILE_MOST};
 use super::panels::{Form, Scratch, Text, pack_keys, pack_values};
 use super::pool::Team;
-use super::simd::{LANES_MOST, Simd};
+use super::side::{self, SIDE, Side};
+use super::simd::{Arith, LANES_MOST, Simd};
 use super::tile::{Lines, Panel};
 use super::{Cpu, at_level, math};
 use std::ops::Range;
@@ -180,13 +181,13 @@ impl Few<'_> {
         unsafe {
             let row = |row: usize| text.queries.add(row * text.stride + self.head * dim);
             if self.kernel.group == 1 {
-                return Lines { words: row(self.rows.start).cast(), stride: text.stride, count, factors: std::ptr::null() };
+                return Lines { words: row(self.rows.start).cast(), stride: text.stride, count, steps: std::ptr::null(), spans: 0 };
             }
             let words = scratch.queries.as_mut_ptr();
             for (index, query) in self.rows.clone().enumerate() {
                 self.kernel.turn(row(query), dim, words.add(index * dim_groups));
             }
-            Lines { words, stride: dim_groups, count, factors: std::ptr::null() }
+            Lines { words, stride: dim_groups, count, steps: std::ptr::null(), spans: 0 }
         }
     }
 
@@ -237,7 +238,7 @@ impl Few<'_> {
         // SAFETY: the caller's: panels, scores and mixed are as `fit` made them, the output as `attend` checked.
         unsafe {
             let words = scratch.scores.as_ptr().add(whole.start).cast();
-            let weights = Lines { words, stride: self.form.padded(), count: self.rows.len(), factors: std::ptr::null() };
+            let weights = Lines { words, stride: self.form.padded(), count: self.rows.len(), steps: std::ptr::null(), spans: 0 };
             for panel in 0..dim.div_ceil(width) {
                 let values = scratch.values.as_ptr().cast::<u32>().add((panel * len_groups + first) * width);
                 (self.kernel.multiply)(weights, plain(values, groups), scratch.mixed.as_mut_ptr().add(panel * width), stride);
@@ -253,7 +254,7 @@ impl Few<'_> {
 /// A panel without a bias.
 fn plain(weights: *const u32, groups: usize) -> Panel {
     static ZEROS: [f32; PANEL_MOST] = [0.; PANEL_MOST];
-    let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), sum: std::ptr::null() };
+    let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), start: std::ptr::null() };
     Panel { weights: weights.cast(), columns, groups }
 }
 
@@ -291,8 +292,16 @@ unsafe fn softmax<S: Simd>(line: &mut [f32], scale: f32, bias: Option<&[f32]>) -
             max = max.max(x);
         }
         let maxima = S::splat(max);
-        let mut sums = S::splat(0.);
-        for at in (0..whole).step_by(S::LANES) {
+        let (mut sums, sides) = (S::splat(0.), whole / (SIDE * S::LANES) * SIDE * S::LANES);
+        for at in (0..sides).step_by(SIDE * S::LANES) {
+            let x = Side::<S, SIDE>::sub(side::load::<S, SIDE>(p.add(at)), [maxima; SIDE]);
+            let e = math::exp::<Side<S, SIDE>>(x);
+            side::store::<S, SIDE>(p.add(at), e);
+            for e in e {
+                sums = S::add(sums, e);
+            }
+        }
+        for at in (sides..whole).step_by(S::LANES) {
             let e = math::exp::<S>(S::sub(S::load(p.add(at)), maxima));
             S::store(p.add(at), e);
             sums = S::add(sums, e);

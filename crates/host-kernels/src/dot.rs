@@ -1,7 +1,7 @@
 //! How four bytes along the inner dimension of a product are multiplied and summed: what differs between f32, bf16 and int8 in one microkernel.
 
 use super::quant::Whole;
-use super::simd::Simd;
+use super::simd::{Arith, Simd};
 use std::marker::PhantomData;
 
 /// What the numbers of a product are.
@@ -10,7 +10,7 @@ pub enum Element {
     F32,
     /// Weights and operand rounded to bf16, summed in f32.
     Bf16,
-    /// Whole numbers of eight bits: weights by column, an operand by row (`quant::Whole`).
+    /// Whole numbers of eight bits with a step for each span of a column of weights or of an operand's row (see `quant`).
     Int8,
 }
 
@@ -25,28 +25,27 @@ impl Element {
     }
 }
 
-/// The least and the step of a quantised row: a number is `least + step * q`.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Factor {
-    pub step: f32,
-    pub least: f32,
-}
-
 /// `LANES` columns of what a panel knows besides its weights.
 #[derive(Clone, Copy)]
 pub(super) struct Columns {
     pub(super) bias: *const f32,
-    /// Int8 only: what 1 stands for.
+    /// Int8 only, of one span: what 1 stands for.
     pub(super) step: *const f32,
-    /// Int8 only: the sum of the column's weights.
-    pub(super) sum: *const f32,
+    /// Int8 only, of one span: what the products of the weights add up to where the operand is 0.
+    pub(super) start: *const i32,
 }
 
 impl Columns {
     /// Those from the given one.
     #[inline(always)]
     pub(super) fn skip(self, columns: usize) -> Self {
-        Self { bias: self.bias.wrapping_add(columns), step: self.step.wrapping_add(columns), sum: self.sum.wrapping_add(columns) }
+        Self { bias: self.bias.wrapping_add(columns), step: self.step.wrapping_add(columns), start: self.start.wrapping_add(columns) }
+    }
+
+    /// The same of the next span, in a panel of so many.
+    #[inline(always)]
+    pub(super) fn next(self, panel: usize) -> Self {
+        Self { step: self.step.wrapping_add(panel), start: self.start.wrapping_add(panel), ..self }
     }
 }
 
@@ -65,24 +64,24 @@ pub(super) unsafe trait Dot {
     /// Bytes of a weight.
     const WEIGHT: usize;
     /// Int8 only: what whole numbers may be.
-    const WHOLE: Whole = Whole::BYTES;
+    const WHOLE: Option<Whole> = None;
     unsafe fn load(weights: *const u8) -> Self::Words;
     unsafe fn splat(operand: *const u32) -> Self::Words;
     unsafe fn dot(operand: Self::Words, weights: Self::Words, sums: <Self::Sums as Sums>::Held) -> <Self::Sums as Sums>::Held;
-    /// Numbers as an operand holds them; for int8 they are whole and within `WHOLE`.
-    unsafe fn store(to: *mut u8, x: <Self::S as Simd>::V);
+    /// Numbers as an operand holds them; for int8 rounded, ties to even, and within `WHOLE`.
+    unsafe fn store(to: *mut u8, x: <Self::S as Arith>::V);
 }
 
 /// What a product is summed in, `LANES` columns side by side.
 ///
 /// # Safety
-/// As `Dot`; pointers are good for `LANES` columns and, in int8, one row.
+/// As `Dot`; pointers are good for `LANES` columns and, in int8, one step.
 pub(super) unsafe trait Sums {
     type S: Simd;
     type Held: Copy;
-    unsafe fn zero() -> Self::Held;
-    /// What the sums stand for, with the bias.
-    unsafe fn settle(sums: Self::Held, columns: Columns, row: *const Factor) -> <Self::S as Simd>::V;
+    unsafe fn start(columns: Columns) -> Self::Held;
+    /// What the sums stand for, with what is `there`. `step` is the operand's.
+    unsafe fn settle(sums: Self::Held, columns: Columns, step: *const f32, there: <Self::S as Arith>::V) -> <Self::S as Arith>::V;
 }
 
 /// Sums of f32.
@@ -93,14 +92,14 @@ unsafe impl<S: Simd> Sums for InF32<S> {
     type S = S;
     type Held = S::V;
     #[inline(always)]
-    unsafe fn zero() -> S::V {
+    unsafe fn start(_: Columns) -> S::V {
         // SAFETY: the caller's.
         unsafe { S::splat(0.) }
     }
     #[inline(always)]
-    unsafe fn settle(sums: S::V, columns: Columns, _: *const Factor) -> S::V {
+    unsafe fn settle(sums: S::V, _: Columns, _: *const f32, there: S::V) -> S::V {
         // SAFETY: the caller's.
-        unsafe { S::add(sums, S::load(columns.bias)) }
+        unsafe { S::add(sums, there) }
     }
 }
 
@@ -112,19 +111,14 @@ unsafe impl<S: Simd> Sums for InWhole<S> {
     type S = S;
     type Held = S::Whole;
     #[inline(always)]
-    unsafe fn zero() -> S::Whole {
+    unsafe fn start(columns: Columns) -> S::Whole {
         // SAFETY: the caller's.
-        unsafe { S::no_whole() }
+        unsafe { S::load_whole(columns.start) }
     }
     #[inline(always)]
-    unsafe fn settle(sums: S::Whole, columns: Columns, row: *const Factor) -> S::V {
+    unsafe fn settle(sums: S::Whole, columns: Columns, step: *const f32, there: S::V) -> S::V {
         // SAFETY: the caller's.
-        unsafe {
-            let Factor { step, least } = *row;
-            let (steps, sum) = (S::load(columns.step), S::load(columns.sum));
-            let shifted = S::fma(S::splat(least), S::mul(steps, sum), S::load(columns.bias));
-            S::fma(S::splat(step), S::mul(steps, S::of_whole(sums)), shifted)
-        }
+        unsafe { S::fma(S::mul(S::splat(*step), S::load(columns.step)), S::of_whole(sums), there) }
     }
 }
 

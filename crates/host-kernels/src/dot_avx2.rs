@@ -31,7 +31,7 @@ unsafe impl Dot for Avx2Int8 {
     type Words = __m256i;
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
-    const WHOLE: Whole = Whole::TWOS;
+    const WHOLE: Option<Whole> = Some(Whole::TWOS);
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> __m256i {
         unsafe { _mm256_loadu_si256(weights.cast()) }

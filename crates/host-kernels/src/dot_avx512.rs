@@ -106,6 +106,7 @@ unsafe impl Dot for VnniInt8 {
     type Words = __m512i;
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
+    const WHOLE: Option<Whole> = Some(Whole::BYTES);
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(weights.cast()) }
@@ -135,7 +136,7 @@ unsafe impl Dot for TwosInt8 {
     type Words = __m512i;
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
-    const WHOLE: Whole = Whole::TWOS;
+    const WHOLE: Option<Whole> = Some(Whole::TWOS);
     #[inline(always)]
     unsafe fn load(weights: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(weights.cast()) }

@@ -29,7 +29,7 @@ unsafe impl Dot for ScalarInt8 {
     const GROUP: usize = 4;
     const WEIGHT: usize = 1;
     // As at the levels that every processor has, whose reference it is.
-    const WHOLE: Whole = Whole::TWOS;
+    const WHOLE: Option<Whole> = Some(Whole::TWOS);
     unsafe fn load(weights: *const u8) -> [i32; 4] {
         // SAFETY: good for four weights, as the trait demands.
         unsafe { weights.cast::<[i8; 4]>().read_unaligned() }.map(i32::from)
@@ -43,6 +43,6 @@ unsafe impl Dot for ScalarInt8 {
     }
     unsafe fn store(to: *mut u8, x: f32) {
         // SAFETY: good for one number, as the trait demands.
-        unsafe { *to = x as u8 }
+        unsafe { *to = x.round_ties_even() as u8 }
     }
 }

@@ -1,7 +1,8 @@
 //! What follows a product, by itself: for a product whose result something is added to before.
 
 use super::gemm::{Into, finish};
-use super::simd::Simd;
+use super::side::SIDE;
+use super::simd::{LANES_MOST, Simd};
 use super::{Cpu, at_level};
 
 /// Puts each number of `y` at its place in `out`, as a product puts its own: `act(y)`, `out + y` or `act(y) * out`.
@@ -19,15 +20,18 @@ pub fn follow(cpu: Cpu, how: Into, y: &[f32], out: &mut [f32]) {
 /// `y` and `out` are good for `count` numbers, and the processor has the level.
 #[inline(always)]
 unsafe fn follow_at<S: Simd>(how: Into, y: *const f32, out: *mut f32, count: usize) {
-    let whole = count / S::LANES * S::LANES;
-    // SAFETY: the caller's; the last numbers go by way of a whole vector on the stack.
-    unsafe {
-        for at in (0..whole).step_by(S::LANES) {
-            finish::<S>(S::load(y.add(at)), out.add(at), S::LANES, how);
+    let mut few = [0f32; SIDE * LANES_MOST];
+    let room = SIDE * S::LANES;
+    for first in (0..count).step_by(room) {
+        let width = (count - first).min(room);
+        // SAFETY: the caller's; all goes by way of whole vectors on the stack.
+        unsafe {
+            std::ptr::copy_nonoverlapping(y.add(first), few.as_mut_ptr(), width);
+            how.activate::<S>(few.as_mut_ptr(), width.div_ceil(S::LANES));
+            for at in (0..width).step_by(S::LANES) {
+                finish::<S>(S::load(few.as_ptr().add(at)), out.add(first + at), width - at, how);
+            }
         }
-        let mut last = [0f32; super::simd::LANES_MOST];
-        std::ptr::copy_nonoverlapping(y.add(whole), last.as_mut_ptr(), count - whole);
-        finish::<S>(S::load(last.as_ptr()), out.add(whole), count - whole, how);
     }
 }
 

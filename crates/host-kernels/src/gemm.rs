@@ -1,6 +1,5 @@
 //! Matrix products `x W^T + b` with what follows them: an activation, a product or a sum with what is already there.
 
-use super::dot::Factor;
 use super::kernel::{Kernel, PANEL_MOST, TILE_MOST};
 pub use super::operand::{Operand, Rows};
 use super::pack::Packed;
@@ -10,7 +9,7 @@ use super::tile::{Lines, Panel};
 use super::{Act, at_level, math};
 
 /// A panel goes over at most this many rows before the next one comes, so that the rows stay in the second-level cache.
-const BLOCK: usize = 192;
+const ROWS_MOST: usize = 192;
 
 /// What becomes of `y = x W^T + b` at its place in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +50,8 @@ pub fn product(team: &Team, x: Operand, weights: &Packed, out: &mut [f32], strid
     let parts = team.threads().min(panels).max(1);
     team.each(parts, &|part| {
         let range = panels * part / parts..panels * (part + 1) / parts;
-        for start in (0..x.count).step_by(BLOCK) {
-            let rows = start..(start + BLOCK).min(x.count);
+        for start in (0..x.count).step_by(ROWS_MOST) {
+            let rows = start..(start + ROWS_MOST).min(x.count);
             for panel in range.clone() {
                 // SAFETY: the asserts above say that every row has its inner numbers and its columns; `panel` is this part's alone.
                 unsafe { self::panel(x, rows.clone(), weights, panel, target) }
@@ -69,8 +68,8 @@ unsafe fn panel(x: Operand, rows: std::ops::Range<usize>, weights: &Packed, inde
     let (kernel, cpu, from) = (weights.kernel(), weights.cpu(), rows.start);
     let first = index * kernel.panel;
     let panel = Panel { weights: weights.panel(index).as_ptr(), columns: weights.columns_of(index), groups: weights.groups() };
-    let factors = x.factors.get(from..).map_or(std::ptr::null(), <[Factor]>::as_ptr);
-    let lines = Lines { words: x.words.wrapping_add(from * x.stride), stride: x.stride, count: rows.len(), factors };
+    let steps = x.steps.as_ptr().wrapping_add(from * x.spans);
+    let lines = Lines { words: x.words.wrapping_add(from * x.stride), stride: x.stride, count: rows.len(), steps, spans: x.spans };
     let data = target.data.wrapping_add(from * target.stride + first);
     let target = Target { data, width: (target.width - first).min(kernel.panel), ..target };
     if target.how == Into::Place(Act::Identity) && target.width == kernel.panel {
@@ -93,6 +92,7 @@ unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Tar
         // SAFETY: rows `start..start + TILE` or fewer are there; `y` has room for a tile.
         unsafe {
             (kernel.multiply)(tile, panel, y.as_mut_ptr(), kernel.panel);
+            target.how.activate::<S>(y.as_mut_ptr(), tile.count * kernel.panel / S::LANES);
             for row in 0..tile.count {
                 let (y, out) = (y.as_ptr().add(row * kernel.panel), target.data.add((start + row) * target.stride));
                 for at in (0..target.width).step_by(S::LANES) {
@@ -103,25 +103,36 @@ unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Tar
     }
 }
 
-/// Puts one vector at its place, of which `width` numbers are there.
+impl Into {
+    /// What is done to some vectors before they are put at their places.
+    ///
+    /// # Safety
+    /// As `math::activate_all`.
+    #[inline(always)]
+    pub(super) unsafe fn activate<S: Simd>(self, y: *mut f32, vectors: usize) {
+        if let Self::Place(act) | Self::Gate(act) = self {
+            // SAFETY: the caller's.
+            unsafe { math::activate_all::<S>(y, vectors, act) }
+        }
+    }
+}
+
+/// Puts one activated vector at its place, of which `width` numbers are there.
 ///
 /// # Safety
 /// `out` is good for `min(width, LANES)` numbers.
 #[inline(always)]
 pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: Into) {
-    // What does not fit goes by way of a whole vector on the stack.
-    let mut whole = [0f32; LANES_MOST];
-    let fits = width >= S::LANES;
     // SAFETY: the caller's.
     unsafe {
-        if !fits {
-            std::ptr::copy_nonoverlapping(out, whole.as_mut_ptr(), width);
+        if width >= S::LANES {
+            return S::store(out, combine::<S>(y, out, how));
         }
-        let place = if fits { out } else { whole.as_mut_ptr() };
-        S::store(place, combine::<S>(y, place, how));
-        if !fits {
-            std::ptr::copy_nonoverlapping(whole.as_ptr(), out, width);
-        }
+        // What does not fit goes by way of a whole vector on the stack.
+        let mut whole = [0f32; LANES_MOST];
+        std::ptr::copy_nonoverlapping(out, whole.as_mut_ptr(), width);
+        S::store(whole.as_mut_ptr(), combine::<S>(y, whole.as_ptr(), how));
+        std::ptr::copy_nonoverlapping(whole.as_ptr(), out, width);
     }
 }
 
@@ -131,10 +142,6 @@ pub(super) unsafe fn finish<S: Simd>(y: S::V, out: *mut f32, width: usize, how: 
 unsafe fn combine<S: Simd>(y: S::V, there: *const f32, how: Into) -> S::V {
     // SAFETY: the caller's.
     unsafe {
-        let y = match how {
-            Into::Place(act) | Into::Gate(act) => math::activate::<S>(y, act),
-            Into::Sum => y,
-        };
         match how {
             Into::Place(_) => y,
             Into::Sum => S::add(y, S::load(there)),
@@ -150,7 +157,15 @@ mod tests {
     use crate::dot::{Columns, Element};
     use crate::operand::Turned;
     use crate::quant::{self, Whole};
+    use crate::simd::BLOCK;
+    use crate::spread::Spread;
     use crate::testing::{cpus, near, numbers};
+
+    fn activated(mut y: f32, how: Into) -> f32 {
+        // SAFETY: the scalar level needs nothing, and its vectors have one number.
+        unsafe { how.activate::<crate::simd::Scalar>(&mut y, 1) };
+        y
+    }
 
     const ELEMENTS: [Element; 3] = [Element::F32, Element::Bf16, Element::Int8];
 
@@ -169,33 +184,35 @@ mod tests {
     }
 
     /// `x W^T + b` of what is left of the numbers in this element, summed in f64.
-    fn naive(element: Element, whole: Whole, x: &[f32], map: &Map) -> Vec<f64> {
+    fn naive(kernel: &Kernel, element: Element, x: &[f32], map: &Map) -> Vec<f64> {
         let round = |row: &[f32]| -> Vec<f64> { row.iter().map(|x| f64::from(f32::from_bits(u32::from(crate::dot::to_bf16(*x)) << 16))).collect() };
-        let spread = crate::spread::Spread::of(map.inner);
+        let spread = Spread::of(map.inner);
         let exact = |row: &[f32]| -> Vec<f64> { row.iter().copied().map(f64::from).collect() };
-        let operand: Vec<f64> = match element {
-            Element::F32 => exact(x),
-            Element::Bf16 => round(x),
-            Element::Int8 => {
-                let x = spread.weights(x);
-                let (least, most) = x.iter().fold((f32::MAX, f32::MIN), |(least, most), x| (least.min(*x), most.max(*x)));
-                let step = f64::from(most - least) / f64::from(whole.operand);
-                x.iter().map(|x| if step > 0. { (f64::from(x - least) / step).round_ties_even() * step } else { 0. } + f64::from(least)).collect()
+        let operand: Vec<f64> = match (element, kernel.whole) {
+            (Element::Int8, Some(whole)) => {
+                let of_span = |span: &[f32]| -> Vec<f64> {
+                    let step = f64::from(span.iter().fold(0f32, |most, x| most.max(x.abs()))) / f64::from(whole.zero);
+                    span.iter().map(|x| if step > 0. { (f64::from(*x) / step).round_ties_even() * step } else { 0. }).collect()
+                };
+                spread.weights(x).chunks(whole.span).flat_map(of_span).collect()
             }
+            (Element::Bf16, _) => round(x),
+            _ => exact(x),
         };
         let columns = map.weights.chunks(map.inner).zip(&map.bias);
         let sums = columns.map(|(row, bias)| {
-            let weights = match element {
-                Element::F32 => exact(row),
-                Element::Bf16 => round(row),
-                Element::Int8 => {
-                    let row = spread.weights(row);
-                    let step = whole.column_step(&row);
-                    row.iter().map(|weight| f64::from(quant::weight(*weight, step)) * f64::from(step)).collect()
+            let weights = match (element, kernel.whole) {
+                (Element::Int8, Some(whole)) => {
+                    let of_span = |span: &[f32]| -> Vec<f64> {
+                        let step = whole.step(span);
+                        span.iter().map(|weight| f64::from(quant::weight(*weight, step)) * f64::from(step)).collect()
+                    };
+                    spread.weights(row).chunks(whole.span).flat_map(of_span).collect()
                 }
+                (Element::Bf16, _) => round(row),
+                _ => exact(row),
             };
-            operand.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>() * if element == Element::Int8 { spread.block() as f64 } else { 1. }
-                + f64::from(*bias)
+            operand.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>() * if element == Element::Int8 { BLOCK as f64 } else { 1. } + f64::from(*bias)
         });
         sums.collect()
     }
@@ -204,7 +221,7 @@ mod tests {
     fn products_equal_their_definition_whatever_the_shape_and_the_team() {
         let teams = [Team::alone(), Team::of(3)];
         for (case, (rows, inner, columns)) in
-            [(1, 1, 1), (5, 7, 15), (6, 16, 16), (7, 33, 17), (8, 64, 50), (13, 40, 48), (400, 9, 35)].into_iter().enumerate()
+            [(1, 1, 1), (5, 7, 15), (6, 16, 16), (7, 33, 17), (8, 64, 50), (13, 40, 48), (3, 330, 20), (400, 9, 35)].into_iter().enumerate()
         {
             let (x, there) = (numbers(case as u64, rows * (inner + 3)), numbers(8, rows * (columns + 2)));
             let map = Map { weights: numbers(99, columns * inner), bias: numbers(7, columns), inner, columns };
@@ -213,13 +230,13 @@ mod tests {
                 .flat_map(|element| [Into::Place(Act::Identity), Into::Place(Act::Gelu), Into::Sum, Into::Gate(Act::Silu)].map(|how| (element, how)))
             {
                 for cpu in cpus() {
-                    let whole = Kernel::of(cpu.level(), element).whole;
+                    let kernel = Kernel::of(cpu.level(), element);
                     let mut want = there.clone();
                     for r in 0..rows {
-                        for (c, y) in naive(element, whole, &x[r * (inner + 3)..][..inner], &map).into_iter().enumerate() {
+                        for (c, y) in naive(kernel, element, &x[r * (inner + 3)..][..inner], &map).into_iter().enumerate() {
                             let place = &mut want[r * (columns + 2) + c];
                             // SAFETY: the scalar level needs nothing, and `place` is good for its one number.
-                            *place = unsafe { combine::<crate::simd::Scalar>(y as f32, place, how) };
+                            *place = unsafe { combine::<crate::simd::Scalar>(activated(y as f32, how), place, how) };
                         }
                     }
                     let [got, twin] = teams.each_ref().map(|team| run(cpu, element, team, Rows::new(&x, rows, inner, inner + 3), &map, &there, how));
@@ -238,7 +255,7 @@ mod tests {
             let there = vec![0.; rows * (columns + 2)];
             let run = |cpu: &Cpu| run(*cpu, Element::Int8, &Team::alone(), Rows::dense(&x, rows, inner), &map, &there, Into::Place(Act::Identity));
             for whole in [Whole::TWOS, Whole::BYTES] {
-                let alike = |cpu: &Cpu| Kernel::of(cpu.level(), Element::Int8).whole == whole;
+                let alike = |cpu: &Cpu| Kernel::of(cpu.level(), Element::Int8).whole == Some(whole);
                 let all: Vec<Vec<f32>> = cpus().iter().filter(|cpu| alike(cpu)).map(run).collect();
                 assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{rows} x {inner} x {columns} {whole:?}");
             }
@@ -247,23 +264,32 @@ mod tests {
 
     #[test]
     fn the_largest_sums_of_int8_are_exact() {
-        // Five hundred are exact in f32. A row of 0 to the most is its own whole numbers.
         for cpu in cpus() {
             let kernel = Kernel::of(cpu.level(), Element::Int8);
-            let mut x = vec![kernel.whole.operand; 501];
-            x[0] = 0.;
-            let (groups, most) = (kernel.groups(x.len()), kernel.whole.two.map_or(127f32, |two| (two / 2.).floor()));
+            let whole = kernel.whole.unwrap();
+            let zero = f32::from(whole.zero);
+            // The first number of a block is spread to all of them, which are the largest whole numbers then.
+            let spread = Spread::of(whole.span + 3);
+            let mut x = vec![0.; whole.span + 3];
+            for first in (0..x.len()).step_by(BLOCK) {
+                x[first] = 1.;
+                x[first] = zero * spread.weights(&x)[first].signum();
+            }
+            let most = whole.two.map_or(127f32, |two| (two / 2.).floor());
+            let (groups, spans) = (kernel.groups(x.len()), kernel.spans(x.len()));
             let (mut words, weights) = (vec![0u32; groups], vec![-most as i8 as u8; groups * kernel.group * kernel.panel]);
-            let (zeros, ones, mut y) = (vec![0.; kernel.panel], vec![1.; kernel.panel], vec![0.; kernel.panel]);
-            let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), sum: zeros.as_ptr() };
+            let (zeros, ones, mut y) = (vec![0.; kernel.panel], vec![1.; spans * kernel.panel], vec![0.; kernel.panel]);
+            let starts = [whole.span, BLOCK].map(|width| vec![width as i32 * (most * zero) as i32; kernel.panel]).concat();
+            let columns = Columns { bias: zeros.as_ptr(), step: ones.as_ptr(), start: starts.as_ptr() };
+            let mut steps = vec![0.; spans];
             // SAFETY: the operand is one row of the groups that a panel of as many columns as all the rest has.
             unsafe {
-                let factor = kernel.turn(x.as_ptr(), x.len(), words.as_mut_ptr());
-                let lines = Lines { words: words.as_ptr(), stride: groups, count: 1, factors: &raw const factor };
+                (kernel.numbers)(x.as_ptr(), x.len(), words.as_mut_ptr().cast(), &spread, steps.as_mut_ptr());
+                let lines = Lines { words: words.as_ptr(), stride: groups, count: 1, steps: steps.as_ptr(), spans };
                 (kernel.multiply)(lines, Panel { weights: weights.as_ptr(), columns, groups }, y.as_mut_ptr(), kernel.panel);
-                assert_eq!(factor, Factor { step: 1., least: 0. });
             }
-            assert!(y.iter().all(|y| *y == -most * kernel.whole.operand * 500.), "{:?}: {y:?}", cpu.level());
+            assert_eq!(steps, [1., 1.], "{:?}", cpu.level());
+            assert!(y.iter().all(|y| *y == -most * zero * (whole.span + BLOCK) as f32), "{:?}: {y:?}", cpu.level());
         }
     }
 

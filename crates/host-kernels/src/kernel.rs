@@ -1,7 +1,9 @@
 //! The microkernel compiled: one for each way of multiplying, and which of them serves which element at which level.
 
-use super::dot::{Element, Factor};
+use super::dot::Element;
 use super::quant::Whole;
+use super::simd::BLOCK;
+use super::spread::Spread;
 use super::tile::{Lines, Panel};
 use super::{Level, dot_scalar};
 #[cfg(target_arch = "x86_64")]
@@ -15,7 +17,7 @@ pub(super) struct Kernel {
     /// Numbers of the operand in four bytes.
     pub(super) group: usize,
     /// What whole numbers may be, for int8.
-    pub(super) whole: Whole,
+    pub(super) whole: Option<Whole>,
     /// Rows that are multiplied at once, at most `TILE_MOST`: their sums stay in registers.
     pub(super) tile: usize,
     /// Rows times one panel, into `y` whose rows are `stride` apart.
@@ -24,8 +26,8 @@ pub(super) struct Kernel {
     /// Operand and panel are in the kernel's form and have as many groups as the panel says; `y` is good for a whole panel in every row; the processor
     /// has the level that the kernel serves.
     pub(super) multiply: unsafe fn(x: Lines, panel: Panel, y: *mut f32, stride: usize),
-    /// As `turn`, without the filling.
-    pub(super) numbers: unsafe fn(x: *const f32, width: usize, to: *mut u8) -> Factor,
+    /// As `turn`, without the filling; int8 as `quant::row`.
+    pub(super) numbers: unsafe fn(x: *const f32, width: usize, to: *mut u8, spread: &Spread, steps: *mut f32),
 }
 
 /// The most rows of a tile and the most columns of a panel, of any kernel.
@@ -54,21 +56,26 @@ impl Kernel {
         }
     }
 
-    /// Groups, which are words of an operand, that so many numbers take.
+    /// Groups, which are words of an operand, that so many numbers take; int8 takes whole blocks.
     pub(super) fn groups(&self, width: usize) -> usize {
-        width.div_ceil(self.group)
+        self.whole.map_or(width, |_| width.next_multiple_of(BLOCK)).div_ceil(self.group)
     }
 
-    /// A row of `width` numbers as the words of an operand, the last filled up with zeros; for int8, what they stand for.
+    /// Steps of a row of so many numbers: none but for int8.
+    pub(super) fn spans(&self, width: usize) -> usize {
+        self.whole.map_or(0, |whole| width.div_ceil(whole.span))
+    }
+
+    /// A row of `width` numbers as the words of an operand in f32 or bf16, the last filled up with zeros.
     ///
     /// # Safety
     /// `x` is good for `width` numbers and `to` for as many words as they take; both may be one place if these are whole. The processor has the level
-    /// that the kernel serves.
-    pub(super) unsafe fn turn(&self, x: *const f32, width: usize, to: *mut u32) -> Factor {
+    /// that the kernel serves, which is not one of int8.
+    pub(super) unsafe fn turn(&self, x: *const f32, width: usize, to: *mut u32) {
         // SAFETY: the caller's.
         unsafe {
             (width / self.group..self.groups(width)).for_each(|word| *to.add(word) = 0);
-            (self.numbers)(x, width, to.cast())
+            (self.numbers)(x, width, to.cast(), Spread::NONE, std::ptr::null_mut());
         }
     }
 }
@@ -76,9 +83,10 @@ impl Kernel {
 /// `kernel!("features", numbers, Dot, VECTORS x [TILE .. 1])`: a `Kernel` with panels of so many vectors, whose rows are taken in tiles of these sizes.
 macro_rules! kernel {
     ($($features:literal,)? $numbers:ident, $dot:ty, $vectors:literal x [$($rows:literal)+]) => {{
-        use crate::dot::{Dot, Factor};
+        use crate::dot::Dot;
         use crate::kernel::{Kernel, PANEL_MOST, TILE_MOST};
         use crate::simd::Simd;
+        use crate::spread::Spread;
         use crate::tile::{Lines, Panel, tile};
         $(#[target_feature(enable = $features)])?
         unsafe fn multiply(mut x: Lines, panel: Panel, mut y: *mut f32, stride: usize) {
@@ -89,9 +97,9 @@ macro_rules! kernel {
             })+
         }
         $(#[target_feature(enable = $features)])?
-        unsafe fn numbers(x: *const f32, width: usize, to: *mut u8) -> Factor {
+        unsafe fn numbers(x: *const f32, width: usize, to: *mut u8, spread: &Spread, steps: *mut f32) {
             // SAFETY: the caller's.
-            unsafe { $numbers::<$dot>(x, width, to) }
+            unsafe { $numbers::<$dot>(x, width, to, spread, steps) }
         }
         let (panel, tile) = ($vectors * <<$dot as Dot>::S as Simd>::LANES, [$($rows),+][0]);
         assert!(panel <= PANEL_MOST && tile <= TILE_MOST);

@@ -26,6 +26,7 @@ mod panels;
 pub mod pool;
 mod quant;
 pub mod rope;
+mod side;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_avx2;

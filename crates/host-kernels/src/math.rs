@@ -1,15 +1,16 @@
 //! Functions of vectors: exp and the activations, to the last few bits of f32.
 
 use super::Act;
-use super::simd::Simd;
+use super::side::{self, SIDE, Side};
+use super::simd::{Arith, Simd};
 
 /// `e^x`, correct to about one part in 10^7; as at the ends of -87..88 beyond them. Cody and Waite's reduction and a polynomial on half a binary
 /// step. NaN stays NaN: the order of the operands of `min` and `max` sees to that.
 ///
 /// # Safety
-/// As `Simd`.
+/// As `Arith`.
 #[inline(always)]
-pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+pub(super) unsafe fn exp<S: Arith>(x: S::V) -> S::V {
     // SAFETY: the caller's.
     unsafe {
         let clamped = S::max(S::splat(-87.), S::min(S::splat(88.), x));
@@ -29,14 +30,15 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
 /// `x * Phi(x)`: erfc by Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7.
 ///
 /// # Safety
-/// As `Simd`.
+/// As `Arith`.
 #[inline(always)]
-unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+unsafe fn gelu<S: Arith>(x: S::V) -> S::V {
     // SAFETY: the caller's.
     unsafe {
         let one = S::splat(1.);
         let z = S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2));
-        let z = S::max(z, S::sub(S::splat(0.), z));
+        // Beyond 9 erfc is 0 here; what is smaller than a normal number would be slow to multiply.
+        let z = S::min(S::splat(9.), S::max(z, S::sub(S::splat(0.), z)));
         let t = S::div(one, S::fma(z, S::splat(0.327_591_1), one));
         let mut p = S::splat(1.061_405_4);
         for c in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
@@ -48,27 +50,52 @@ unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
 }
 
 /// # Safety
-/// As `Simd`.
+/// As `Arith`.
 #[inline(always)]
-unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
+unsafe fn sigmoid<S: Arith>(x: S::V) -> S::V {
     // SAFETY: the caller's.
-    unsafe { S::div(S::splat(1.), S::add(S::splat(1.), exp::<S>(S::sub(S::splat(0.), x)))) }
+    unsafe {
+        // No larger, or the quotient would be smaller than a normal number, which is slow to multiply.
+        let x = S::max(S::splat(-87.), x);
+        S::div(S::splat(1.), S::add(S::splat(1.), exp::<S>(S::sub(S::splat(0.), x))))
+    }
 }
 
 /// # Safety
-/// As `Simd`.
+/// As `Arith`.
 #[inline(always)]
-unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
+unsafe fn tanh<S: Arith>(x: S::V) -> S::V {
     // SAFETY: the caller's.
     unsafe { S::sub(S::mul(S::splat(2.), sigmoid::<S>(S::add(x, x))), S::splat(1.)) }
+}
+
+/// Applies an activation to some vectors side by side, in place.
+///
+/// # Safety
+/// `y` is good for so many vectors; the processor has the level.
+#[inline(always)]
+pub(super) unsafe fn activate_all<S: Simd>(y: *mut f32, vectors: usize, act: Act) {
+    if act == Act::Identity {
+        return;
+    }
+    let whole = vectors / SIDE * SIDE;
+    // SAFETY: the caller's.
+    unsafe {
+        for at in (0..whole).step_by(SIDE).map(|vector| vector * S::LANES) {
+            side::store::<S, SIDE>(y.add(at), activate::<Side<S, SIDE>>(side::load::<S, SIDE>(y.add(at)), act));
+        }
+        for at in (whole..vectors).map(|vector| vector * S::LANES) {
+            S::store(y.add(at), activate::<S>(S::load(y.add(at)), act));
+        }
+    }
 }
 
 /// Applies an activation.
 ///
 /// # Safety
-/// As `Simd`.
+/// As `Arith`.
 #[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(x: S::V, act: Act) -> S::V {
+pub(super) unsafe fn activate<S: Arith>(x: S::V, act: Act) -> S::V {
     // SAFETY: the caller's.
     unsafe {
         match act {

@@ -1,7 +1,6 @@
 //! The left side of a product: rows of f32 as they are, or turned into what packed weights are multiplied with.
 
-use super::at_level;
-use super::dot::{Dot, Element, Factor};
+use super::dot::{Dot, Element};
 use super::pack::Packed;
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
@@ -41,7 +40,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rows as the product of one element at one level reads them: four bytes hold one number of f32, two of bf16, two or four of int8.
+/// Rows as the product of one element at one level reads them: four bytes hold one number of f32, two of bf16, four of int8.
 #[derive(Debug, Clone, Copy)]
 pub struct Operand<'a> {
     pub(super) words: *const u32,
@@ -50,13 +49,15 @@ pub struct Operand<'a> {
     pub(super) count: usize,
     /// Numbers in a row.
     pub(super) inner: usize,
-    pub(super) factors: &'a [Factor],
+    /// Int8 only: `[rows, spans]`.
+    pub(super) steps: &'a [f32],
+    pub(super) spans: usize,
     /// What it may be multiplied with.
     pub(super) element: Element,
     pub(super) group: usize,
 }
 
-// SAFETY: words are only read, and live as long as the factors beside them.
+// SAFETY: words are only read, and live as long as the steps beside them.
 unsafe impl Send for Operand<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Operand<'_> {}
@@ -65,7 +66,7 @@ unsafe impl Sync for Operand<'_> {}
 #[derive(Debug, Default)]
 pub struct Turned {
     words: Vec<u32>,
-    factors: Vec<Factor>,
+    steps: Vec<f32>,
 }
 
 impl Turned {
@@ -79,30 +80,29 @@ impl Turned {
         assert!(x.reach(inner), "rows shorter than {inner}");
         let group = weights.group();
         if element == Element::F32 {
-            return Operand { words: x.data.as_ptr().cast(), stride: x.stride, count: x.count, inner, factors: &[], element, group };
+            return Operand { words: x.data.as_ptr().cast(), stride: x.stride, count: x.count, inner, steps: &[], spans: 0, element, group };
         }
-        let stride = weights.groups();
+        let (stride, spans) = (weights.groups(), weights.spans());
         let grow = |len: usize, least: usize| len.max(least);
         self.words.resize(grow(self.words.len(), x.count * stride), 0);
-        self.factors.resize(grow(self.factors.len(), x.count), Factor::default());
-        let to = Target { words: self.words.as_mut_ptr(), factors: self.factors.as_mut_ptr(), stride };
+        self.steps.resize(grow(self.steps.len(), x.count * spans), 0.);
+        let to = Target { words: self.words.as_mut_ptr(), stride, steps: self.steps.as_mut_ptr(), spans };
         team.each(x.count.div_ceil(PART), &|part| {
-            let mut room = vec![0f32; if element == Element::Int8 { inner.next_multiple_of(LANES_MOST) } else { 0 }];
-            let room = room.as_mut_ptr();
             for row in part * PART..((part + 1) * PART).min(x.count) {
-                // SAFETY: the row of `x` is `inner` long, as asserted; row and factor of the target are this part's alone.
-                unsafe { turn(weights, x.data[row * x.stride..].as_ptr(), room, to, row) }
+                // SAFETY: the row of `x` is `inner` long, as asserted; row and steps of the target are this part's alone.
+                unsafe { turn(weights, x.data[row * x.stride..].as_ptr(), to, row) }
             }
         });
-        Operand { words: self.words.as_ptr(), stride, count: x.count, inner, factors: &self.factors[..x.count], element, group }
+        Operand { words: self.words.as_ptr(), stride, count: x.count, inner, steps: &self.steps[..x.count * spans], spans, element, group }
     }
 }
 
 #[derive(Clone, Copy)]
 struct Target {
     words: *mut u32,
-    factors: *mut Factor,
     stride: usize,
+    steps: *mut f32,
+    spans: usize,
 }
 
 // SAFETY: each part writes rows of its own.
@@ -111,23 +111,16 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 /// # Safety
-/// `x` is good for `[K]`, `room` for that rounded up to whole vectors in int8, the target has the row, and nobody else writes it.
-unsafe fn turn(weights: &Packed, x: *const f32, room: *mut f32, to: Target, row: usize) {
-    let (cpu, spread) = (weights.cpu(), weights.spread());
-    let int8 = weights.element() == Element::Int8;
-    if int8 {
-        at_level!(cpu, spread_at(spread: &Spread, x: *const f32, room: *mut f32));
-    }
+/// `x` is good for `[K]`, the target has the row, and nobody else writes it.
+unsafe fn turn(weights: &Packed, x: *const f32, to: Target, row: usize) {
     // SAFETY: the caller's: the row is there.
-    unsafe { *to.factors.add(row) = weights.kernel().turn(if int8 { room } else { x }, weights.inner(), to.words.add(row * to.stride)) }
-}
-
-/// # Safety
-/// As `Spread::apply`.
-#[inline(always)]
-unsafe fn spread_at<S: Simd>(spread: &Spread, x: *const f32, y: *mut f32) {
-    // SAFETY: the caller's.
-    unsafe { spread.apply::<S>(x, y) }
+    unsafe {
+        let (words, steps) = (to.words.add(row * to.stride), to.steps.add(row * to.spans));
+        match weights.element() {
+            Element::Int8 => (weights.kernel().numbers)(x, weights.inner(), words.cast(), weights.spread(), steps),
+            Element::F32 | Element::Bf16 => weights.kernel().turn(x, weights.inner(), words),
+        }
+    }
 }
 
 /// Each number by itself: it stands for what it is.
@@ -135,7 +128,7 @@ unsafe fn spread_at<S: Simd>(spread: &Spread, x: *const f32, y: *mut f32) {
 /// # Safety
 /// As `Kernel::numbers`, and the processor has the level.
 #[inline(always)]
-pub(super) unsafe fn convert<D: Dot>(x: *const f32, width: usize, to: *mut u8) -> Factor {
+pub(super) unsafe fn convert<D: Dot>(x: *const f32, width: usize, to: *mut u8, _: &Spread, _: *mut f32) {
     let (lanes, bytes) = (D::S::LANES, 4 / D::GROUP);
     let whole = width / lanes * lanes;
     // SAFETY: the caller's; vectors reach up to `whole`, the rest goes by way of one on the stack.
@@ -150,5 +143,4 @@ pub(super) unsafe fn convert<D: Dot>(x: *const f32, width: usize, to: *mut u8) -
             std::ptr::copy_nonoverlapping(stored.as_ptr().cast(), to.add(whole * bytes), (width - whole) * bytes);
         }
     }
-    Factor::default()
 }

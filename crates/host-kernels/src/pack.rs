@@ -1,12 +1,10 @@
 //! A linear map's weights as the product wants them: panels of columns, the inner dimension running fastest over panels' rows.
 
+use super::Cpu;
 use super::dot::{Columns, Element, to_bf16};
 use super::kernel::Kernel;
+use super::quant::{self, Whole};
 use super::spread::Spread;
-use super::{Cpu, quant};
-
-/// A map of more inner numbers than this is packed in f32 where int8 is asked for: its sums could exceed 32 bits.
-const INT8_INNER_MOST: usize = 65_536;
 
 /// `[N, K]` as `[N / PANEL][K / GROUP][PANEL][GROUP]`, the last panel and the last group filled up with zeros. How wide a panel and a group are
 /// depends on the level and the element (see `kernel::Kernel`).
@@ -18,9 +16,9 @@ pub struct Packed {
     panels: Lines,
     /// `[N]` rounded up to whole panels, zeros where the map has none.
     bias: Vec<f32>,
-    /// Int8 only, as long as the bias: what 1 stands for, and the sum of the column's whole numbers.
+    /// Int8 only, `[N / PANEL][spans][PANEL]`: what 1 stands for, and what the sum of a span's products begins with.
     step: Vec<f32>,
-    sum: Vec<f32>,
+    start: Vec<i32>,
     /// Int8 only: how rows of both sides are spread.
     spread: Spread,
     columns: usize,
@@ -53,12 +51,11 @@ impl Packed {
 
     /// A map of zeros and no bias, for `put` to fill: so that weights need not be there as a whole before they are packed.
     pub fn zeros(cpu: Cpu, element: Element, columns: usize, inner: usize) -> Self {
-        let element = packed_as(element, inner);
         let kernel = Kernel::of(cpu.level(), element);
         let whole = columns.next_multiple_of(kernel.panel);
         let panels = Lines::zeros(whole * kernel.groups(inner) * kernel.group * element.bytes());
-        let (quantised, spread) = if element == Element::Int8 { (whole, Spread::of(inner)) } else { (0, Spread::default()) };
-        Self { cpu, element, kernel, panels, bias: vec![0.; whole], step: vec![0.; quantised], sum: vec![0.; quantised], spread, columns, inner }
+        let (steps, spread) = (whole * kernel.spans(inner), if element == Element::Int8 { Spread::of(inner) } else { Spread::default() });
+        Self { cpu, element, kernel, panels, bias: vec![0.; whole], step: vec![0.; steps], start: vec![0; steps], spread, columns, inner }
     }
 
     /// Puts the bias of the columns from `first` on at its place; what is beyond the last column is left out.
@@ -73,36 +70,49 @@ impl Packed {
     /// If there is no such column, or its weights are more than the inner dimension.
     pub fn put(&mut self, column: usize, row: &[f32]) {
         assert!(column < self.columns && row.len() <= self.inner, "column {column} of {}: {} weights", self.columns, row.len());
-        let Kernel { panel, group, .. } = *self.kernel;
-        let size = self.element.bytes();
-        let first = (column / panel * self.groups() * panel + column % panel) * group * size;
-        // Where each group of the column stands.
-        let places = self.panels.bytes_mut()[first..].chunks_mut(panel * group * size);
+        let group = self.kernel.group;
         match self.element {
             Element::F32 => {
-                for (to, weights) in places.zip(row.chunks(group)) {
+                for (to, weights) in self.places(column).zip(row.chunks(group)) {
                     to.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(to, weight)| *to = weight.to_ne_bytes());
                 }
             }
             Element::Bf16 => {
-                for (to, weights) in places.zip(row.chunks(group)) {
+                for (to, weights) in self.places(column).zip(row.chunks(group)) {
                     to.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(to, weight)| *to = to_bf16(*weight).to_ne_bytes());
                 }
             }
             Element::Int8 => {
-                let row = self.spread.weights(row);
-                let step = self.kernel.whole.column_step(&row);
-                let mut sum = 0;
-                for (to, weights) in places.zip(row.chunks(group)) {
-                    for (to, weight) in to.iter_mut().zip(weights) {
-                        let whole = quant::weight(*weight, step);
-                        *to = whole as u8;
-                        sum += i32::from(whole);
-                    }
-                }
-                (self.step[column], self.sum[column]) = (step, sum as f32);
+                let Some(whole) = self.kernel.whole else { return };
+                self.put_quantised(column, row, whole);
             }
         }
+    }
+
+    fn put_quantised(&mut self, column: usize, row: &[f32], whole: Whole) {
+        let Kernel { panel, group, .. } = *self.kernel;
+        let row = self.spread.weights(row);
+        let first = column / panel * self.spans() * panel + column % panel;
+        for (index, span) in row.chunks(whole.span).enumerate() {
+            let (step, mut sum) = (whole.step(span), 0);
+            for (to, weights) in self.places(column).skip(index * whole.span / group).zip(span.chunks(group)) {
+                for (to, weight) in to.iter_mut().zip(weights) {
+                    let whole = quant::weight(*weight, step);
+                    *to = whole as u8;
+                    sum += i32::from(whole);
+                }
+            }
+            self.step[first + index * panel] = step;
+            self.start[first + index * panel] = -sum * i32::from(whole.zero);
+        }
+    }
+
+    /// Where the groups of a column stand, each beginning with its own.
+    fn places(&mut self, column: usize) -> impl Iterator<Item = &mut [u8]> {
+        let Kernel { panel, group, .. } = *self.kernel;
+        let size = group * self.element.bytes();
+        let first = (column / panel * self.groups() * panel + column % panel) * size;
+        self.panels.bytes_mut()[first..].chunks_mut(panel * size)
     }
 
     /// `N`.
@@ -122,17 +132,16 @@ impl Packed {
 
     /// Bytes that a map of such a size will hold.
     pub fn bytes_of(cpu: Cpu, element: Element, columns: usize, inner: usize) -> usize {
-        let element = packed_as(element, inner);
         let kernel = Kernel::of(cpu.level(), element);
         let whole = columns.next_multiple_of(kernel.panel);
         let panels = (whole * kernel.groups(inner) * kernel.group * element.bytes()).next_multiple_of(size_of::<Line>());
-        let (numbers, spread) = if element == Element::Int8 { (3, Spread::of(inner).bytes()) } else { (1, 0) };
-        panels + numbers * whole * size_of::<f32>() + spread
+        let spread = if element == Element::Int8 { Spread::of(inner).bytes() } else { 0 };
+        panels + (1 + 2 * kernel.spans(inner)) * whole * size_of::<f32>() + spread
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.panels.0.len() * size_of::<Line>() + (self.bias.len() + self.step.len() + self.sum.len()) * size_of::<f32>() + self.spread.bytes()
+        self.panels.0.len() * size_of::<Line>() + (self.bias.len() + self.step.len() + self.start.len()) * size_of::<f32>() + self.spread.bytes()
     }
 
     /// What it is multiplied with.
@@ -145,9 +154,14 @@ impl Packed {
         self.cpu
     }
 
-    /// `K / GROUP`, rounded up.
+    /// `K / GROUP`, rounded up; for int8 of whole blocks.
     pub(super) fn groups(&self) -> usize {
         self.kernel.groups(self.inner)
+    }
+
+    /// Steps of a row: none but for int8.
+    pub(super) fn spans(&self) -> usize {
+        self.kernel.spans(self.inner)
     }
 
     /// How an operand's rows are spread, for int8.
@@ -171,16 +185,16 @@ impl Packed {
         &self.panels.bytes()[index * size..(index + 1) * size]
     }
 
-    /// `[PANEL]` of one panel.
+    /// What one panel knows besides its weights.
     pub(super) fn columns_of(&self, index: usize) -> Columns {
-        let of = |numbers: &[f32]| numbers.get(index * self.kernel.panel..).map_or(std::ptr::null(), <[f32]>::as_ptr);
-        Columns { bias: of(&self.bias), step: of(&self.step), sum: of(&self.sum) }
+        let first = index * self.kernel.panel;
+        let steps = first * self.spans();
+        Columns {
+            bias: self.bias.as_ptr().wrapping_add(first),
+            step: self.step.as_ptr().wrapping_add(steps),
+            start: self.start.as_ptr().wrapping_add(steps),
+        }
     }
-}
-
-/// What a map of that many inner numbers is packed as.
-fn packed_as(element: Element, inner: usize) -> Element {
-    if inner > INT8_INNER_MOST && element == Element::Int8 { Element::F32 } else { element }
 }
 
 /// Bytes at the start of a cache line, so that no vector of weights lies in two.

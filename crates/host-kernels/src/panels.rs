@@ -1,6 +1,7 @@
 //! An attention's keys and values as panels that a product reads, in f32 or bf16, and one thread's memory for them.
 
 use super::kernel::{Kernel, TILE_MOST};
+use super::spread::Spread;
 
 /// One thread's working memory.
 #[derive(Default)]
@@ -131,9 +132,9 @@ pub(super) unsafe fn pack_values(kernel: &Kernel, text: Text, form: Form, scratc
                 std::ptr::copy_nonoverlapping(row(group).cast(), to.as_mut_ptr(), width);
             } else {
                 let second = 2 * group + 1 < text.len;
-                (kernel.numbers)(row(2 * group), width, halves.cast());
+                (kernel.numbers)(row(2 * group), width, halves.cast(), Spread::NONE, std::ptr::null_mut());
                 if second {
-                    (kernel.numbers)(row(2 * group + 1), width, halves.add(dim).cast());
+                    (kernel.numbers)(row(2 * group + 1), width, halves.add(dim).cast(), Spread::NONE, std::ptr::null_mut());
                 }
                 for (column, word) in to[..width].iter_mut().enumerate() {
                     let second = if second { u32::from(*halves.add(dim + column)) << 16 } else { 0 };

@@ -1,10 +1,12 @@
 //! What the whole numbers of int8 stand for: defined here, once, for all levels.
 //!
-//! A weight is `step * q` with q in -127..=127 and a step for each column; a number of an operand is `least + step * q` with q of 0 or more and both
-//! for each row. A row's numbers depend on nothing but that row. How far both go, a level's way of adding says: `Whole`.
+//! Rows of both sides are cut into spans, each with a step of its own, so that small numbers are not rounded as large ones must be. A weight is
+//! `step * q` with q in -127..=127; a number of an operand is `step * (q - zero)` with q of 0 or more. A row's numbers depend on nothing but that row. How
+//! far all this goes, a level's way of adding says: `Whole`.
 
-use super::dot::{Dot, Factor};
-use super::simd::Simd;
+use super::dot::Dot;
+use super::simd::{Arith, BLOCK, Simd};
+use super::spread::Spread;
 
 /// The largest whole number of a weight.
 const WEIGHT_MOST: f32 = 127.;
@@ -12,25 +14,28 @@ const WEIGHT_MOST: f32 = 127.;
 /// What whole numbers may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Whole {
-    /// The largest of an operand.
-    pub(super) operand: f32,
+    /// What stands for 0 in an operand; the largest is twice that.
+    pub(super) zero: i16,
     /// What two neighbouring weights of one sign may come to, where their products are added in 16 bits.
     pub(super) two: Option<f32>,
+    /// Numbers of a row that share a step, whole blocks; the last may be fewer. A sum over a span is exact in f32.
+    pub(super) span: usize,
 }
 
 impl Whole {
-    /// All that eight bits hold, where products are added in 32 bits.
-    pub(super) const BYTES: Self = Self { operand: 255., two: None };
-    /// Where two products are added in 16 bits: no sum is beyond `225 * 145 < 2^15`. More for the operand would leave less for the weights; with these
-    /// both lose about the same against `BYTES`.
-    pub(super) const TWOS: Self = Self { operand: 225., two: Some(145.) };
+    /// All that eight bits hold, where products are added in 32 bits. That goes so fast that short spans would cost much of it: a span's end takes a
+    /// fifth of the instructions that 64 numbers take.
+    pub(super) const BYTES: Self = Self { zero: 127, two: None, span: 4 * BLOCK };
+    /// Where two products are added in 16 bits: no sum is beyond `190 * 172 < 2^15`. More for the operand would leave less for the weights, whose noise is
+    /// the same for all tokens of a text and so is not averaged. Spans twice as long would be a third noisier, and save a product a fiftieth of its time.
+    pub(super) const TWOS: Self = Self { zero: 95, two: Some(172.), span: BLOCK };
 
-    /// What 1 stands for in a column of weights.
-    pub(super) fn column_step(self, row: &[f32]) -> f32 {
-        let each = row.iter().fold(0f32, |most, weight| most.max(weight.abs())) / WEIGHT_MOST;
+    /// What 1 stands for in a span of a column's weights.
+    pub(super) fn step(self, span: &[f32]) -> f32 {
+        let each = span.iter().fold(0f32, |most, weight| most.max(weight.abs())) / WEIGHT_MOST;
         let Some(most) = self.two else { return each };
         // Rounding makes each of the two larger by one half at the most.
-        each.max(row.chunks(2).map(of_one_sign).fold(0f32, f32::max) / (most - 1.))
+        each.max(span.chunks(2).map(of_one_sign).fold(0f32, f32::max) / (most - 1.))
     }
 }
 
@@ -47,57 +52,80 @@ pub(super) fn weight(weight: f32, step: f32) -> i8 {
     whole.clamp(-WEIGHT_MOST, WEIGHT_MOST) as i8
 }
 
-/// A row of an operand as whole numbers, and what they stand for.
+/// Blocks that are spread before the first of them is rounded, so that none waits for its step: whole spans.
+const AHEAD: usize = 8;
+
+/// A row of an operand spread and as whole numbers, in whole blocks, and the steps of its spans.
 ///
 /// # Safety
-/// `x` is good for `width` numbers and `to` for as many in the operand's form; the processor has the level.
+/// `x` is good for `width` numbers, for which the spread was made, `to` for whole blocks in the operand's form, `steps` for one of each span; the processor
+/// has the level.
 #[inline(always)]
-pub(super) unsafe fn row<D: Dot>(x: *const f32, width: usize, to: *mut u8) -> Factor {
-    let (lanes, bytes) = (D::S::LANES, 4 / D::GROUP);
-    let whole = width / lanes * lanes;
-    // SAFETY: the caller's; vectors reach up to `whole`, the rest goes by way of one on the stack.
-    unsafe {
-        let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
-        // 0, or NaN where a number is none or infinite: neither least nor most would tell.
-        let mut unknown = 0.;
-        if whole > 0 {
-            let (mut low, mut high, mut wrong) = (D::S::load(x), D::S::load(x), D::S::splat(0.));
-            for at in (0..whole).step_by(lanes) {
-                let numbers = D::S::load(x.add(at));
-                (low, high) = (D::S::min(numbers, low), D::S::max(numbers, high));
-                wrong = D::S::fma(numbers, D::S::splat(0.), wrong);
+pub(super) unsafe fn row<D: Dot>(x: *const f32, width: usize, to: *mut u8, spread: &Spread, steps: *mut f32) {
+    let Some(whole) = D::WHOLE else { return };
+    let mut room = [0f32; AHEAD * BLOCK];
+    let blocks = width.div_ceil(BLOCK);
+    for first in (0..blocks).step_by(AHEAD) {
+        let ahead = first..(first + AHEAD).min(blocks);
+        // SAFETY: the caller's; what is left of a block goes by way of the stack.
+        unsafe {
+            for block in ahead.clone() {
+                let (mut numbers, room) = (x.add(block * BLOCK), room.as_mut_ptr().add((block - first) * BLOCK));
+                let count = (width - block * BLOCK).min(BLOCK);
+                if count < BLOCK {
+                    room.write_bytes(0, BLOCK);
+                    std::ptr::copy_nonoverlapping(numbers, room, count);
+                    numbers = room;
+                }
+                let spread = spread.block::<D::S>(numbers, block);
+                for (index, numbers) in spread.as_ref().iter().enumerate() {
+                    D::S::store(room.add(index * D::S::LANES), *numbers);
+                }
+                let (own, step) = (step::<D::S>(spread, whole), steps.add(block * BLOCK / whole.span));
+                // The largest of a span's blocks, or what is not a number.
+                *step = if (block * BLOCK).is_multiple_of(whole.span) || own > *step || own.is_nan() { own } else { *step };
             }
-            // The least is the largest of what is turned round.
-            (least, most) = (-D::S::largest(D::S::sub(D::S::splat(0.), low)), D::S::largest(high));
-            unknown = D::S::sum(wrong);
+            for block in ahead {
+                let step = *steps.add(block * BLOCK / whole.span);
+                round::<D>(room.as_ptr().add((block - first) * BLOCK), step, whole, to.add(block * BLOCK * 4 / D::GROUP));
+            }
         }
-        for at in whole..width {
-            (least, most, unknown) = (least.min(*x.add(at)), most.max(*x.add(at)), unknown + *x.add(at) * 0.);
-        }
-        let step = (most - least) / D::WHOLE.operand + unknown;
-        // A row of equal numbers has no step.
-        let per_step = if step > 0. { step.recip() } else { 0. };
-        for at in (0..whole).step_by(lanes) {
-            D::store(to.add(at * bytes), whole_numbers::<D>(D::S::load(x.add(at)), least, per_step));
-        }
-        if whole < width {
-            let (mut numbers, mut stored) = ([least; super::simd::LANES_MOST], [0u32; super::simd::LANES_MOST]);
-            std::ptr::copy_nonoverlapping(x.add(whole), numbers.as_mut_ptr(), width - whole);
-            D::store(stored.as_mut_ptr().cast(), whole_numbers::<D>(D::S::load(numbers.as_ptr()), least, per_step));
-            std::ptr::copy_nonoverlapping(stored.as_ptr().cast(), to.add(whole * bytes), (width - whole) * bytes);
-        }
-        Factor { step, least }
     }
 }
 
+/// What 1 must stand for in a block.
+///
 /// # Safety
-/// As `Simd`.
+/// The processor has the level.
 #[inline(always)]
-unsafe fn whole_numbers<D: Dot>(x: <D::S as Simd>::V, least: f32, per_step: f32) -> <D::S as Simd>::V {
+unsafe fn step<S: Simd>(block: S::Block, whole: Whole) -> f32 {
     // SAFETY: the caller's.
     unsafe {
-        let steps = D::S::mul(D::S::sub(x, D::S::splat(least)), D::S::splat(per_step));
-        D::S::min(D::S::max(D::S::round(steps), D::S::splat(0.)), D::S::splat(D::WHOLE.operand))
+        let zero = S::splat(0.);
+        let (mut most, mut least) = (zero, zero);
+        for x in block.as_ref() {
+            (most, least) = (S::max(*x, most), S::min(*x, least));
+        }
+        // 0, or NaN where a number was none or infinite, which the largest would not tell: spreading has put it into every number.
+        let unknown = block.as_ref().first().map_or(0., |first| S::sum(S::mul(*first, zero)));
+        S::largest(S::max(most, S::sub(zero, least))) * f32::from(whole.zero).recip() + unknown
+    }
+}
+
+/// A block's numbers as whole ones.
+///
+/// # Safety
+/// As `row`, for one block.
+#[inline(always)]
+unsafe fn round<D: Dot>(x: *const f32, step: f32, whole: Whole, to: *mut u8) {
+    // Numbers that are too small to divide by are 0.
+    let per_step = if step >= f32::MIN_POSITIVE { step.recip() } else { 0. };
+    // SAFETY: the caller's.
+    unsafe {
+        for (index, x) in D::S::block(x).as_ref().iter().enumerate() {
+            let numbers = D::S::fma(*x, D::S::splat(per_step), D::S::splat(f32::from(whole.zero)));
+            D::store(to.add(index * D::S::LANES * 4 / D::GROUP), numbers);
+        }
     }
 }
 
@@ -109,16 +137,16 @@ mod tests {
     #[test]
     fn no_two_weights_leave_what_16_bits_hold() {
         let most = Whole::TWOS.two.unwrap_or_default();
-        assert!(most * Whole::TWOS.operand <= f32::from(i16::MAX));
+        assert!(most * 2. * f32::from(Whole::TWOS.zero) <= f32::from(i16::MAX));
         let spike = |at: usize| (0..20).map(|k| if k == at { -3. } else { 1e-3 }).collect();
-        let rows = [vec![0.5; 17], vec![-1e-30; 8], vec![], vec![0.; 9], spike(0), spike(19), numbers(1, 384), numbers(2, 1539)];
-        for row in rows {
-            let step = Whole::TWOS.column_step(&row);
-            let whole: Vec<f32> = row.iter().map(|weight| f32::from(super::weight(*weight, step))).collect();
+        let blocks = [vec![0.5; 17], vec![-1e-30; 8], vec![], vec![0.; 9], spike(0), spike(19), numbers(1, 64), numbers(2, 63)];
+        for block in blocks {
+            let step = Whole::TWOS.step(&block);
+            let whole: Vec<f32> = block.iter().map(|weight| f32::from(super::weight(*weight, step))).collect();
             let largest = whole.chunks(2).map(of_one_sign).fold(0f32, f32::max);
-            assert!(largest <= most, "{largest} in {row:?}");
+            assert!(largest <= most, "{largest} in {block:?}");
             // And they are not smaller than they must be.
-            assert!(largest > most - 3. || whole.iter().any(|weight| weight.abs() == 127.) || step == 0., "{largest} in {row:?}");
+            assert!(largest > most - 3. || whole.iter().any(|weight| weight.abs() == 127.) || step == 0., "{largest} in {block:?}");
         }
     }
 }

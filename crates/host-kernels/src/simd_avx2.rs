@@ -1,6 +1,6 @@
 //! Eight f32 at a time, with AVX2 and FMA.
 
-use super::simd::Simd;
+use super::simd::{Arith, BLOCK, Simd};
 use std::arch::x86_64::*;
 
 /// Eight numbers.
@@ -8,21 +8,11 @@ pub(super) struct Avx2;
 
 // SAFETY: each function needs AVX2 and FMA, which the trait makes the caller's business, and pointers good for eight numbers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-unsafe impl Simd for Avx2 {
-    const LANES: usize = 8;
+unsafe impl Arith for Avx2 {
     type V = __m256;
-    type Whole = __m256i;
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m256 {
-        unsafe { _mm256_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, x: __m256) {
-        unsafe { _mm256_storeu_ps(p, x) }
     }
     #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
@@ -63,6 +53,26 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn select_sign(by: __m256, negative: __m256, other: __m256) -> __m256 {
         unsafe { _mm256_blendv_ps(other, negative, by) }
+    }
+}
+
+// SAFETY: each function needs AVX2 and FMA, which the trait makes the caller's business, and pointers good for eight numbers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+unsafe impl Simd for Avx2 {
+    const LANES: usize = 8;
+    type Whole = __m256i;
+    type Block = [__m256; BLOCK / 8];
+    #[inline(always)]
+    unsafe fn block(p: *const f32) -> [__m256; BLOCK / 8] {
+        unsafe { [0, 1, 2, 3, 4, 5, 6, 7].map(|index| Self::load(p.add(8 * index))) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: __m256) {
+        unsafe { _mm256_storeu_ps(p, x) }
     }
     #[inline(always)]
     unsafe fn butterfly(x: __m256, distance: usize) -> __m256 {
@@ -113,8 +123,8 @@ unsafe impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn no_whole() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
+    unsafe fn load_whole(p: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
     unsafe fn of_whole(x: __m256i) -> __m256 {

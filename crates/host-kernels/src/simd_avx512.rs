@@ -1,6 +1,6 @@
 //! Sixteen f32 at a time, with AVX-512 F, BW, VL and DQ: for every level that has these.
 
-use super::simd::Simd;
+use super::simd::{Arith, BLOCK, Simd};
 use std::arch::x86_64::*;
 
 /// Sixteen numbers.
@@ -8,21 +8,11 @@ pub(super) struct Avx512;
 
 // SAFETY: each function needs AVX-512 F, BW and DQ, which the trait makes the caller's business, and pointers good for sixteen numbers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-unsafe impl Simd for Avx512 {
-    const LANES: usize = 16;
+unsafe impl Arith for Avx512 {
     type V = __m512;
-    type Whole = __m512i;
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m512 {
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, x: __m512) {
-        unsafe { _mm512_storeu_ps(p, x) }
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
@@ -63,6 +53,26 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn select_sign(by: __m512, negative: __m512, other: __m512) -> __m512 {
         unsafe { _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(by)), other, negative) }
+    }
+}
+
+// SAFETY: each function needs AVX-512 F, BW and DQ, which the trait makes the caller's business, and pointers good for sixteen numbers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+unsafe impl Simd for Avx512 {
+    const LANES: usize = 16;
+    type Whole = __m512i;
+    type Block = [__m512; BLOCK / 16];
+    #[inline(always)]
+    unsafe fn block(p: *const f32) -> [__m512; BLOCK / 16] {
+        unsafe { [0, 1, 2, 3].map(|index| Self::load(p.add(16 * index))) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: __m512) {
+        unsafe { _mm512_storeu_ps(p, x) }
     }
     #[inline(always)]
     unsafe fn butterfly(x: __m512, distance: usize) -> __m512 {
@@ -106,8 +116,8 @@ unsafe impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn no_whole() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
+    unsafe fn load_whole(p: *const i32) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
     unsafe fn of_whole(x: __m512i) -> __m512 {

@@ -1,35 +1,27 @@
 //! Spreading: an orthogonal change of both sides of a product that leaves it as it is and takes the outliers away, before they are quantised.
 //!
-//! A step of int8 is as large as a row's largest numbers demand, and networks have a few inner dimensions whose numbers are ten times the others'.
-//! So each row, of the operand and of the weights alike, is multiplied with random signs and then, in blocks of up to 128 numbers, with a Hadamard
-//! matrix: every number becomes a sum of all of its block, and their sizes are nearly those of a normal distribution. `(H D x) . (H D w) = B x . w`
-//! for blocks of `B`, and `B` is a power of two, so nothing but rounding changes. It needs no texts to calibrate with. (Ashkboos et al., "QuaRot",
-//! 2024, and Tseng et al., "QuIP#", 2024, do it to the weights of language models.)
+//! A step of int8 is as large as a block's largest numbers demand, and networks have a few inner dimensions whose numbers are ten times the others'.
+//! So each row, of the operand and of the weights alike, is multiplied with random signs and then, in blocks of 64 numbers, the last filled up with
+//! zeros, with a Hadamard matrix: every number becomes a sum of all of its block, and their sizes are nearly those of a normal distribution.
+//! `(H D x) . (H D w) = B x . w` for blocks of `B`, and `B` is a power of two, so nothing but rounding changes. It needs no texts to calibrate with.
+//! (Ashkboos et al., "QuaRot", 2024, and Tseng et al., "QuIP#", 2024, do it to the weights of language models.)
 
-use super::simd::{Scalar, Simd};
-
-/// The most numbers that are spread over each other.
-const BLOCK_MOST: usize = 128;
+use super::simd::{BLOCK, Scalar, Simd};
 
 /// How a row of some length is spread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spread {
-    /// `[K]`: 1 or -1.
+    /// `[K]` rounded up to whole blocks: 1 or -1.
     signs: Vec<f32>,
-    block: usize,
 }
 
 impl Spread {
-    /// Blocks as large as the length has them: 128 for 384 or 768, 8 for 312.
-    pub(super) fn of(inner: usize) -> Self {
-        let block = if inner == 0 { 1 } else { (1 << inner.trailing_zeros()).min(BLOCK_MOST) };
-        Self { signs: (0..inner).map(sign).collect(), block }
-    }
+    /// None: for what is not quantised.
+    pub(super) const NONE: &'static Self = &Self { signs: Vec::new() };
 
-    /// Numbers of a block.
-    #[cfg(test)]
-    pub(super) fn block(&self) -> usize {
-        self.block
+    /// That of a row of so many numbers.
+    pub(super) fn of(inner: usize) -> Self {
+        Self { signs: (0..inner.next_multiple_of(BLOCK)).map(sign).collect() }
     }
 
     /// Bytes held.
@@ -37,98 +29,79 @@ impl Spread {
         self.signs.len() * size_of::<f32>()
     }
 
-    /// `H D w / B`: what a row of weights must be for its products with spread rows to be as before.
+    /// `H D w / B`, in whole blocks: what a row of weights must be for its products with spread rows to be as before.
+    ///
+    /// # Panics
+    /// If it is longer than the row it was made for, rounded up to whole blocks.
     pub(super) fn weights(&self, row: &[f32]) -> Vec<f32> {
-        let mut spread = vec![0.; row.len()];
-        // SAFETY: both are as long as asserted, and the scalar level needs nothing of the processor.
-        unsafe {
-            assert!(row.len() == self.signs.len());
-            self.apply::<Scalar>(row.as_ptr(), spread.as_mut_ptr());
+        assert!(row.len() <= self.signs.len());
+        let mut spread = Vec::with_capacity(self.signs.len());
+        for (block, numbers) in row.chunks(BLOCK).enumerate() {
+            let mut filled = [0.; BLOCK];
+            filled[..numbers.len()].copy_from_slice(numbers);
+            // SAFETY: a whole block, for which there are signs; the scalar level needs nothing of the processor.
+            spread.extend_from_slice(&unsafe { self.block::<Scalar>(filled.as_ptr(), block) });
         }
-        let scale = 1. / self.block as f32;
-        spread.iter_mut().for_each(|number| *number *= scale);
+        spread.iter_mut().for_each(|number| *number *= 1. / BLOCK as f32);
         spread
     }
 
-    /// `H D x` in place of `y`, each block by itself.
+    /// `H D x` for one block of a row.
     ///
     /// # Safety
-    /// `x` is good for `[K]`, `y` for that rounded up to whole vectors; the processor has the level.
+    /// `x` is good for a block, of which the row has as many; the processor has the level.
     #[inline(always)]
-    pub(super) unsafe fn apply<S: Simd>(&self, x: *const f32, y: *mut f32) {
-        let inner = self.signs.len();
-        let whole = inner / S::LANES * S::LANES;
-        // SAFETY: the caller's; vectors of `x` and of the signs reach up to `whole`, those of `y` beyond it.
+    pub(super) unsafe fn block<S: Simd>(&self, x: *const f32, block: usize) -> S::Block {
+        // SAFETY: the caller's.
         unsafe {
-            for at in (0..whole).step_by(S::LANES) {
-                S::store(y.add(at), within::<S>(S::mul(S::load(x.add(at)), S::load(self.signs.as_ptr().add(at))), self.block));
+            let (mut y, signs) = (S::block(x), S::block(self.signs.as_ptr().add(block * BLOCK)));
+            for (y, signs) in y.as_mut().iter_mut().zip(signs.as_ref()) {
+                *y = S::mul(*y, *signs);
             }
-            if whole < inner {
-                // Blocks divide the row, so what fills the vector up is in a block of its own.
-                S::store(y.add(whole), S::splat(0.));
-                (whole..inner).for_each(|at| *y.add(at) = *x.add(at) * self.signs[at]);
-                S::store(y.add(whole), within::<S>(S::load(y.add(whole)), self.block));
-            }
-            let mut distance = S::LANES;
-            while distance < self.block {
-                // Two steps at once read and write half as often.
-                let both = 4 * distance <= self.block;
-                let span = if both { 4 * distance } else { 2 * distance };
-                for at in (0..inner).step_by(span).flat_map(|start| (start..start + distance).step_by(S::LANES)) {
-                    if both { four::<S>(y.add(at), distance) } else { two::<S>(y.add(at), distance) }
-                }
-                distance = span;
-            }
+            mix::<S>(y.as_mut());
+            y
         }
     }
 }
 
-/// Sum and difference of two vectors.
-///
-/// # Safety
-/// As `Simd`, for vectors at 0 and `distance`.
-#[inline(always)]
-unsafe fn two<S: Simd>(y: *mut f32, distance: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        let (a, b) = (S::load(y), S::load(y.add(distance)));
-        S::store(y, S::add(a, b));
-        S::store(y.add(distance), S::sub(a, b));
-    }
-}
-
-/// The same at `distance` and then at twice that.
-///
-/// # Safety
-/// As `Simd`, for vectors at 0 to 3 times `distance`.
-#[inline(always)]
-unsafe fn four<S: Simd>(y: *mut f32, distance: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|index| S::load(y.add(index * distance)));
-        let (sum, difference, sum_after, difference_after) = (S::add(a, b), S::sub(a, b), S::add(c, d), S::sub(c, d));
-        S::store(y, S::add(sum, sum_after));
-        S::store(y.add(distance), S::add(difference, difference_after));
-        S::store(y.add(2 * distance), S::sub(sum, sum_after));
-        S::store(y.add(3 * distance), S::sub(difference, difference_after));
-    }
-}
-
-/// The steps at distances below a vector's length.
+/// Sums and differences at all distances.
 ///
 /// # Safety
 /// As `Simd`.
 #[inline(always)]
-unsafe fn within<S: Simd>(x: S::V, block: usize) -> S::V {
-    let (mut x, mut distance) = (x, 1);
-    while distance < S::LANES {
-        if distance < block {
-            // SAFETY: the caller's.
-            x = unsafe { S::butterfly(x, distance) };
+unsafe fn mix<S: Simd>(y: &mut [S::V]) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut distance = 1;
+        while distance < S::LANES {
+            for y in y.iter_mut() {
+                *y = S::butterfly(*y, distance);
+            }
+            distance *= 2;
         }
-        distance *= 2;
+        // Each written out for the compiler, which then keeps all vectors in registers.
+        between::<S, 1>(y);
+        between::<S, 2>(y);
+        between::<S, 4>(y);
+        between::<S, 8>(y);
+        between::<S, 16>(y);
+        between::<S, 32>(y);
     }
-    x
+}
+
+/// Sums and differences of vectors that are so many apart, where a block has as many.
+///
+/// # Safety
+/// As `Simd`.
+#[inline(always)]
+unsafe fn between<S: Simd, const VECTORS: usize>(y: &mut [S::V]) {
+    for both in y.chunks_exact_mut(2 * VECTORS) {
+        for index in 0..VECTORS {
+            let (a, b) = (both[index], both[index + VECTORS]);
+            // SAFETY: the caller's.
+            (both[index], both[index + VECTORS]) = unsafe { (S::add(a, b), S::sub(a, b)) };
+        }
+    }
 }
 
 /// Without order, and the same for ever: vectors depend on it.
@@ -146,28 +119,36 @@ mod tests {
     use crate::{Cpu, at_level, testing};
 
     fn spread(cpu: Cpu, by: &Spread, x: &[f32]) -> Vec<f32> {
-        let mut room = vec![0.; x.len().next_multiple_of(crate::simd::LANES_MOST)];
-        let (x, y) = (x.as_ptr(), room.as_mut_ptr());
         #[inline(always)]
-        unsafe fn run<S: Simd>(by: &Spread, x: *const f32, y: *mut f32) {
+        unsafe fn run<S: Simd>(by: &Spread, x: *const f32, block: usize, y: *mut f32) {
             // SAFETY: the caller's.
-            unsafe { by.apply::<S>(x, y) }
+            unsafe {
+                for (index, vector) in by.block::<S>(x, block).as_ref().iter().enumerate() {
+                    S::store(y.add(index * S::LANES), *vector);
+                }
+            }
         }
-        // SAFETY: `x` is as long as the signs, `y` rounded up.
-        at_level!(cpu, run(by: &Spread, x: *const f32, y: *mut f32));
-        room
+        let mut spread = x.to_vec();
+        spread.resize(x.len().next_multiple_of(BLOCK), 0.);
+        for block in 0..spread.len() / BLOCK {
+            let (x, mut y) = (spread[block * BLOCK..].as_ptr(), [0.; BLOCK]);
+            let to = y.as_mut_ptr();
+            // SAFETY: both are a block.
+            at_level!(cpu, run(by: &Spread, x: *const f32, block: usize, to: *mut f32));
+            spread[block * BLOCK..][..BLOCK].copy_from_slice(&y);
+        }
+        spread
     }
 
     #[test]
     fn spreading_keeps_products_and_is_the_same_at_every_level() {
         for inner in [1, 2, 4, 7, 8, 12, 16, 20, 48, 64, 128, 312, 384] {
             let by = Spread::of(inner);
-            assert!(inner % by.block() == 0);
             let (x, w) = (numbers(1, inner), numbers(2, inner));
             let all: Vec<_> = testing::cpus().into_iter().map(|cpu| [spread(cpu, &by, &x), spread(cpu, &by, &w)]).collect();
-            assert!(all.windows(2).all(|pair| pair[0].iter().zip(&pair[1]).all(|(a, b)| a[..inner] == b[..inner])), "{inner}");
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).take(inner).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-            let (plain, spread) = (dot(&x, &w), dot(&all[0][0], &all[0][1]) / by.block() as f64);
+            assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{inner}");
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let (plain, spread) = (dot(&x, &w), dot(&all[0][0], &all[0][1]) / BLOCK as f64);
             assert!((plain - spread).abs() < 1e-5, "{inner}: {spread} instead of {plain}");
         }
     }
@@ -178,7 +159,7 @@ mod tests {
         x[17] = 100.;
         let spread = spread(testing::cpus()[0], &Spread::of(128), &x);
         let largest = |x: &[f32]| x.iter().fold(0f32, |most, x| most.max(x.abs()));
-        // Both are as long as each other, up to the root of the block.
-        assert!(largest(&spread) / 128f32.sqrt() < 0.15 * largest(&x));
+        // Both are as long as each other, up to the root of what it is spread over.
+        assert!(largest(&spread) / 64f32.sqrt() < 0.2 * largest(&x));
     }
 }
