@@ -1,5 +1,6 @@
 """What peers that are bare graphs need around them, at its best: tokens by the model's own tokenizer, batches, padding, and their order."""
 
+import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -12,45 +13,60 @@ class Absent(Exception):
 
 
 class Batches:
-    """Encodes by `run(inputs, apart)`, which takes padded arrays `[B, S]` by name and gives unit vectors `[B, C]`.
+    """Encodes by what `make(apart)` gives: it takes the tokens of each text of a batch and gives unit vectors `[B, C]`.
 
     A setting says the texts of a batch, whether they are sorted by their length first, and whether batches run apart, each on one thread and as many
     at once as there are threads, or one after the other on all threads together.
     """
 
-    def __init__(self, model, threads, run):
+    def __init__(self, model, threads, make):
         from tokenizers import Tokenizer
 
         self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.no_padding()
-        self.run, self.threads = run, threads
+        self.inputs = inputs(model)
+        self.make, self.runs = make, {}
         self.pool = ThreadPoolExecutor(threads)
 
     def encode(self, texts, setting):
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
         order = sorted(range(len(ids)), key=lambda text: len(ids[text])) if setting["sorted"] else list(range(len(ids)))
         parts = [order[start : start + setting["batch"]] for start in range(0, len(order), setting["batch"])]
+        # Each way holds the weights once more: made when it is first asked for.
+        run = self.runs.get(setting["apart"]) or self.runs.setdefault(setting["apart"], self.make(setting["apart"]))
         if setting["apart"]:
             # Longest first, so that no thread waits at the end for another's long batch.
             parts = parts[::-1] if setting["sorted"] else parts
-            rows = self.pool.map(lambda part: self.run([ids[text] for text in part], True), parts)
+            rows = self.pool.map(lambda part: run([ids[text] for text in part]), parts)
         else:
-            rows = (self.run([ids[text] for text in part], False) for part in parts)
+            rows = (run([ids[text] for text in part]) for part in parts)
         rows = np.concatenate(list(rows))
         vectors = np.empty_like(rows)
         vectors[[text for part in parts for text in part]] = rows
         return vectors
 
 
-def padded(ids):
-    """The arrays that BERT's graph takes, of int64."""
+def config(model):
+    """What config.json says."""
+    return json.loads((model / "config.json").read_text())
+
+
+def inputs(model):
+    """The names of what the model's graph takes."""
+    has_types = "type_vocab_size" in config(model)
+    return ["input_ids", "attention_mask"] + ["token_type_ids"] * has_types
+
+
+def padded(ids, names):
+    """The arrays of these names, of int64."""
     width = max(map(len, ids))
     tokens, mask = np.zeros((len(ids), width), np.int64), np.zeros((len(ids), width), np.int64)
     for row, own in enumerate(ids):
         tokens[row, : len(own)] = own
         mask[row, : len(own)] = 1
-    return {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)}
+    known = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)}
+    return {name: known[name] for name in names}
 
 
 def mean_of(hidden, lengths):

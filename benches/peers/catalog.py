@@ -38,13 +38,16 @@ REFERENCE = "sentence-transformers f32"
 OURS = [{"batch": 1, "in_flight": 64}, {"batch": 8, "in_flight": 8}, {"batch": 32, "in_flight": 4}, {"batch": 1024, "in_flight": 1}]
 
 
-def settings(entry: Entry, workload: str) -> list[list[dict]]:
-    """What an engine is tried at: ladders of settings that differ in the texts of a batch. Only B has an order to try."""
+def settings(entry: Entry, workload: str, texts: int, is_large: bool) -> list[list[dict]]:
+    """What an engine is tried at: ladders of settings that differ in the texts of a batch, of which there are no more than texts. Only B has an order to try.
+
+    Of a large model no batches run apart: for that most engines would hold its weights once more.
+    """
     if entry.is_ours:
-        return [[{"batch": 1, "in_flight": 1}]] if workload == "C" else [[setting] for setting in OURS]
-    batches = {"C": (1,), "D": (1, 2, 4, 8)}.get(workload, BATCHES)
+        return [[{"batch": 1, "in_flight": 1}]] if workload == "C" else [[setting] for setting in OURS if setting["batch"] <= texts or setting is OURS[-1]]
+    batches = [batch for batch in {"C": (1,), "D": (1, 2, 4, 8)}.get(workload, BATCHES) if batch <= texts]
     # sentence-transformers runs one batch at a time.
-    ways = (False,) if entry.module == "torch_peer" else (False, True)
+    ways = (False,) if entry.module == "torch_peer" or is_large else (False, True)
     orders = (False, True) if workload == "B" else (False,)
     ladders = [[{"batch": batch, "sorted": order, "apart": apart} for batch in batches] for order in orders for apart in ways]
     # As texts come in large batches, hopeless or not: what padding costs.

@@ -1,6 +1,7 @@
 """What we claim beside the peers, each with its figure and whether it held in this run; a claim whose engines are not here is told as such."""
 
 import catalog
+import floor
 
 # Race, number type, peers (empty = all of the type), what they are fed, and at least how many times their tokens a second. "B in 32s": batches of 32 as
 # they come, which is what a server without a plan for lengths computes; a peer's best setting there may be a text at a time, without padding.
@@ -18,7 +19,10 @@ SPEED = {
         ("D", "int8", "", "D", 1.3),
     ],
     "bert-base": [("A", "f32", "", "A", 1.4), ("A", "bf16", "OpenVINO", "A", 1.1), ("D", "f32", "", "D", 1.3), ("D", "bf16", "", "D", 1.3)],
+    **{name: [(race, kind, "", race, 1.3) for kind in ("f32", "bf16", "int8") for race in ("A", "D")] for name in ("modernbert-base", "qwen3-0.6b")},
 }
+# Number type, race, and at least what share of the processor's most.
+FLOOR = {name: [(kind, race, 0.75) for kind in ("f32", "bf16") for race in ("A", "D")] for name in ("modernbert-base", "qwen3-0.6b")}
 FED = {"B in 32s": " fed batches of 32 as they come (tried once)", "B sorted": " fed sorted texts"}
 # Number type, and least cosine and least share of equal neighbours, on real weights.
 NEAR = [("f32", 0.99999, 1.0), ("int8", 0.997, 0.98)]
@@ -26,9 +30,10 @@ NEAR = [("f32", 0.99999, 1.0), ("int8", 0.997, 0.98)]
 OVERHEAD = {"http-A": 1.05, "http-B": 1.05, "short": 1.1}
 
 
-def judge(found: dict, middle: dict) -> list[tuple[str, str, bool | None]]:
+def judge(found: dict, made: dict, middle: dict) -> list[tuple[str, str, bool | None]]:
     """(claim, figure, whether it held or None); `middle` has the median seconds by engine and race."""
     rows = [speed(middle, *claim) for claim in SPEED.get(found["model"], [])]
+    rows += [of_floor(found, made, *claim) for claim in FLOOR.get(found["model"], [])]
     rows += short_query(found, middle)
     if found["model"] == "minilm":
         rows += [row for claim in NEAR for row in near(found, *claim)]
@@ -49,6 +54,11 @@ def speed(middle: dict, race: str, kind: str, engine: str, fed: str, least: floa
         return claim, "not run here", None
     name = min(peers, key=peers.get)
     return claim, f"{peers[name] / ours:.2f}x {name}", peers[name] / ours >= least
+
+
+def of_floor(found: dict, made: dict, kind: str, race: str, least: float):
+    share = floor.share(found, made, f"Vecmill {kind}", kind, race)
+    return f"{kind}, {race}: at least {least:.0%} of the floor", "not run here" if share is None else f"{share:.0%}", None if share is None else share >= least
 
 
 def short_query(found: dict, middle: dict):

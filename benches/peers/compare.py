@@ -44,7 +44,8 @@ def workloads(said, name: str, model: pathlib.Path, work: pathlib.Path) -> dict[
     """The texts, cut with the model's tokenizer and kept from run to run."""
     from transformers import AutoTokenizer
 
-    sizes = workload.SIZES["quick" if said.quick else name]
+    quick = "quick" if name == "minilm" else "quick shape"
+    sizes = workload.SIZES[quick if said.quick else name]
     path = work / "workloads.json"
     if path.exists():
         made = json.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +90,10 @@ def compare(said, name: str):
     repeats = 1 if said.quick else turns.REPEATS
     try:
         peak = report.peak(said)
-        tried = turns.try_settings(engines, made)
+        tried, failed = turns.try_settings(engines, made, name in workload.LARGE)
+        for entry, why in failed.items():
+            engines.pop(entry).close()
+            absent[entry.name] = why
         measured = turns.measure(engines, made, turns.best(tried), repeats)
         near = fidelity.measure(engines, len(made["fidelity"]["texts"]), work)
         memory = {entry.name: engine.peak_mib() for entry, engine in engines.items()}

@@ -2,26 +2,32 @@
 
 import ctranslate2
 import numpy as np
-from batches import Batches, made, mean_of, need_bf16
+from batches import Absent, Batches, config, made, mean_of, need_bf16
 
 TYPES = {"f32": "float32", "bf16": "bfloat16", "int8": "int8_float32"}
+DECODERS = ("qwen3",)
 
 
 class Engine(Batches):
     def __init__(self, kind, model, work, threads):
         if kind == "bf16":
             need_bf16()
-        path = made(work / "ctranslate2", convert, model)
+        if config(model)["model_type"] in DECODERS:
+            raise Absent("it gives a decoder's logits, not the hidden states that are pooled")
+        path = made(work.parent / "ctranslate2", convert, model)
         own = {"device": "cpu", "compute_type": TYPES[kind]}
-        self.encoders = [
-            ctranslate2.Encoder(str(path), **own, inter_threads=1, intra_threads=threads),
-            ctranslate2.Encoder(str(path), **own, inter_threads=threads, intra_threads=1),
-        ]
-        super().__init__(model, threads, self.forward)
+        super().__init__(model, threads, lambda apart: encoder(path, own, *((threads, 1) if apart else (1, threads))))
 
-    def forward(self, ids, apart):
-        hidden = np.array(self.encoders[apart].forward_batch(ids).last_hidden_state)
+
+def encoder(path, own, at_once, threads):
+    """Runs a batch on so many threads, so many at once."""
+    encoder = ctranslate2.Encoder(str(path), **own, inter_threads=at_once, intra_threads=threads)
+
+    def forward(ids):
+        hidden = np.array(encoder.forward_batch(ids).last_hidden_state)
         return mean_of(hidden, [len(own) for own in ids])
+
+    return forward
 
 
 def convert(path, model):

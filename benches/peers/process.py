@@ -27,6 +27,10 @@ def peak_mib(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
+class Failed(Exception):
+    """An engine ended instead of giving an answer."""
+
+
 class Engine:
     """Answers commands in JSON, one a line. `absent` says why it cannot run, if it cannot."""
 
@@ -53,7 +57,7 @@ class Engine:
         self.process.stdin.flush()
         answer = self.read()
         if "absent" in answer:
-            raise RuntimeError(f"{command}: {answer['absent']}; see {self.log.name}")
+            raise Failed(f"{answer['absent']} (at {command})")
         answer["cpu_s"] = cpu_s(self.process.pid) - before
         answer["others_s"] = max(busy_s() - busy - answer["cpu_s"], 0.0)
         self.hold()

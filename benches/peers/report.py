@@ -10,7 +10,7 @@ import sys
 
 import catalog
 import claims
-import models
+import floor
 import plot
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def write(said, found: dict, made: dict):
     head = {"name": f"peers, {found['model']}", "date": str(datetime.date.today()), "commit": commit, "machine": machine(), "threads": said.threads}
     head |= {"versions": {package: version(package) for package in PACKAGES}, "quick": said.quick}
     middle = medians(found, made)
-    judged = claims.judge(found, middle)
+    judged = claims.judge(found, made, middle)
     whole = head | found | {"claims": [{"claim": claim, "figure": figure, "held": held} for claim, figure, held in judged]}
     place = folder(said) if not said.quick else said.out or said.work / "quick"
     place.mkdir(parents=True, exist_ok=True)
@@ -104,9 +104,8 @@ def speed(found: dict, made: dict, entry: catalog.Entry, race: str) -> str:
     row = next(row for row in found["measured"] if (row["engine"], row["race"]) == (entry.name, race))
     tokens = made[race[0]]["tokens"]
     middle, low, high = (sum(tokens) / seconds for seconds in (statistics.median(row["seconds"]), max(row["seconds"]), min(row["seconds"])))
-    most = found["peak"][entry.kind]
-    share = f", {models.flop(found['model'], tokens) / statistics.median(row['seconds']) / most['gops'] / 1e9:.0%}" if most else ""
-    return f"{middle:,.0f} ({low:,.0f}-{high:,.0f}){share}"
+    share = floor.share(found, made, entry.name, entry.kind, race)
+    return f"{middle:,.0f} ({low:,.0f}-{high:,.0f})" + ("" if share is None else f", {share:.0%}")
 
 
 def processor(found: dict, made: dict) -> str:

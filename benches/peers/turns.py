@@ -3,10 +3,13 @@
 import statistics
 
 import catalog
+from process import Failed
 
 REPEATS = 5
 # Settings are told apart by a part of the texts.
 FIRST = 32
+# A setting's first run makes what the later ones have.
+WARM = 8
 HOPELESS = 1.5
 # A repeat during which other processes used more than this share of the engine's own time is taken again, this often at the most.
 DISTURBED = 0.1
@@ -27,16 +30,26 @@ def run(engine, workload: str, setting: dict, **limits) -> dict:
     return engine.ask(do="encode", workload=workload, setting=setting, **limits)
 
 
-def try_settings(engines: dict, made: dict) -> list[dict]:
-    """Every engine at every setting, once after a warm-up: rows of engine, workload, setting and seconds."""
-    rows = []
+def try_settings(engines: dict, made: dict, is_large: bool) -> tuple[list[dict], dict]:
+    """Every engine at every setting, once after a warm-up: rows of engine, workload, setting and seconds; and the peers that failed, with the reason."""
+    rows, failed = [], {}
     for entry, engine in engines.items():
-        for workload in filter(made.get, ("A", "B", "C", "D")):
-            ladders = catalog.settings(entry, workload)
-            run(engine, workload, ladders[0][0], first=FIRST)
-            for ladder in ladders:
-                rows += climb(entry, engine, workload, ladder, made[workload]["tokens"])
-        print(f"tried {entry.name}", flush=True)
+        try:
+            rows += try_engine(entry, engine, made, is_large)
+            print(f"tried {entry.name}", flush=True)
+        except Failed as failure:
+            if entry.is_ours:
+                raise
+            failed[entry] = str(failure)
+    return rows, failed
+
+
+def try_engine(entry, engine, made: dict, is_large: bool) -> list[dict]:
+    rows = []
+    for workload in filter(made.get, ("A", "B", "C", "D")):
+        for ladder in catalog.settings(entry, workload, len(made[workload]["texts"]), is_large):
+            run(engine, workload, ladder[0], first=WARM)
+            rows += climb(entry, engine, workload, ladder, made[workload]["tokens"])
     return rows
 
 

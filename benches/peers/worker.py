@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 
 from batches import Absent
 
@@ -41,14 +42,15 @@ def main():
     say = lambda value: print(json.dumps(value), file=answers, flush=True)
     try:
         engine = importlib.import_module(module).Engine(kind, pathlib.Path(model), pathlib.Path(work), int(threads))
+        say({"ready": True})
+        workloads = json.loads((pathlib.Path(work) / "workloads.json").read_text(encoding="utf-8"))
+        for line in sys.stdin:
+            say(obey(engine, workloads, json.loads(line)))
+    except Absent as error:
+        say({"absent": str(error)})
     except Exception as error:  # Whatever keeps a peer from running is its row in the table.
-        why = str(error) if isinstance(error, Absent) else f"{type(error).__name__}: {error}"
-        say({"absent": why.splitlines()[0][:200]})
-        return
-    say({"ready": True})
-    workloads = json.loads((pathlib.Path(work) / "workloads.json").read_text(encoding="utf-8"))
-    for line in sys.stdin:
-        say(obey(engine, workloads, json.loads(line)))
+        traceback.print_exc()
+        say({"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ import json
 import pathlib
 import shutil
 
-from . import place
-
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -34,9 +32,11 @@ class Shape:
         everywhere = self.layers if not self.window else -(-self.layers // self.every)
         total = 0.0
         for size in sizes:
-            seen = size / 2 if self.kind == "qwen3" else size
-            near = min(size, 2 * self.window + 1)
-            total += size * (per_token + 4 * attention * (everywhere * seen + (self.layers - everywhere) * near))
+            # Pairs of a token and one that it sees, itself among them.
+            seen = size * (size + 1) // 2 if self.kind == "qwen3" else size * size
+            far = min(self.window, size - 1)
+            near = size * (2 * far + 1) - far * (far + 1)
+            total += size * per_token + 4 * attention * (everywhere * seen + (self.layers - everywhere) * near)
         return total
 
 
@@ -62,7 +62,8 @@ def config(shape: Shape):
         "max_position_embeddings": shape.positions,
     }
     if shape.kind == "bert":
-        return transformers.BertConfig(**common)
+        # The default, said because CTranslate2 asks for it.
+        return transformers.BertConfig(**common, position_embedding_type="absolute")
     if shape.kind == "modernbert":
         ids = {"pad_token_id": 0, "cls_token_id": 101, "bos_token_id": 101, "sep_token_id": 102, "eos_token_id": 102}
         return transformers.ModernBertConfig(**common, **ids, local_attention=2 * shape.window, global_attn_every_n_layers=shape.every)
@@ -70,17 +71,20 @@ def config(shape: Shape):
     return transformers.Qwen3Config(**common, **ids, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, tie_word_embeddings=True)
 
 
-def make(shape: Shape, target: pathlib.Path, dtype) -> None:
-    """A checkpoint that vecmill and sentence-transformers both load: weights, tokenizer, mean or last-token pooling, unit length."""
+def make(shape: Shape, target: pathlib.Path, dtype, source: pathlib.Path, longest: int) -> None:
+    """A checkpoint that vecmill and sentence-transformers both load: weights, tokenizer, mean or last-token pooling, unit length.
+
+    The tokenizer is the WordPiece of `source`, whatever the family's own is: a text has as many tokens for one shape as for the other, and the last one
+    is always [SEP]. `longest` is the most tokens of a text.
+    """
     import torch
     import transformers
 
     shutil.rmtree(target, ignore_errors=True)
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config(shape)).to(dtype).save_pretrained(target)
-    tokenizer = json.loads((place.MINILM / "tokenizer.json").read_text())
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
     tokenizer.update(truncation=None, padding=None)
-    longest = min(shape.positions, 8192)
     write = lambda name, value: (target / name).write_text(json.dumps(value))  # noqa: E731
     write("tokenizer.json", tokenizer)
     names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}

@@ -23,7 +23,7 @@ def run(args, name: str) -> results.Result:
     if args.small:
         shape = shapes.dataclasses.replace(shape, layers=2, vocabulary=max(30522, shape.vocabulary // 4))
     folder = place.scratch(args) / name
-    shapes.make(shape, folder, torch.bfloat16 if args.cuda else torch.float32)
+    shapes.make(shape, folder, torch.bfloat16 if args.cuda else torch.float32, place.MINILM, min(shape.positions, 8192))
     result = results.Result(table=[HEAD])
     # Peers and server have the card to themselves, one after the other.
     cells = [cell(args, name, mean, kind, shape) for mean in means(args, shape) for kind in ("equal", "skewed")]
