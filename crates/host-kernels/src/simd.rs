@@ -4,8 +4,7 @@ use super::dot::to_bf16;
 
 /// The most numbers that a vector has at any level.
 pub(super) const LANES_MOST: usize = 16;
-/// Numbers of int8 that are spread over each other and share a step: as many as AVX2 holds in half of its registers. Half as many would take a seventh of
-/// the noise away; each block costs a product three hundredths of its time.
+/// Numbers of int8 that are spread over each other: as many as AVX2 holds in half of its registers.
 pub(super) const BLOCK: usize = 64;
 
 /// Operations on numbers side by side, each by itself.
