@@ -25,6 +25,7 @@ pub(super) struct Whole {
 impl Whole {
     /// All that eight bits hold, where products are added in 32 bits. That goes so fast that short spans would cost much of it: a span's end takes a
     /// fifth of the instructions that 64 numbers take.
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(super) const BYTES: Self = Self { zero: 127, two: None, span: 4 * BLOCK };
     /// Where two products are added in 16 bits: no sum is beyond `190 * 172 < 2^15`. More for the operand would leave less for the weights, whose noise is
     /// the same for all tokens of a text and so is not averaged. Spans twice as long would be a third noisier, and save a product a fiftieth of its time.
