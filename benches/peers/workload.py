@@ -18,8 +18,8 @@ import zipfile
 SHIPS_TEXTS = "gensim==4.4.0"
 SEED = 20261124
 MEAN, SIGMA, LEAST, MOST = 111, 1.0, 8, 511
-# How many texts of each; what is not named is not measured. The shapes of BERT-base's size cost eight times MiniLM's, Qwen3 another four times more: with
-# these a model takes a quarter of an hour on two cores.
+# How many texts of each; what is not named is not measured. The shapes of BERT-base's size cost eight times MiniLM's (BERT-base takes a quarter of an hour
+# on two cores), Qwen3 another four times more.
 SIZES = {
     "minilm": {"A": 48, "B": 64, "C": 60, "D": 8, "fidelity": 200, "http-A": 128, "http-B": 128, "short": 1000, "calibration": 200},
     "bert-base": {"A": 16, "C": 20, "D": 4, "fidelity": 24, "calibration": 200},

@@ -294,9 +294,9 @@ unsafe fn softmax<S: Simd>(line: &mut [f32], scale: f32, bias: Option<&[f32]>) -
         let maxima = S::splat(max);
         let (mut sums, sides) = (S::splat(0.), whole / (SIDE * S::LANES) * SIDE * S::LANES);
         for at in (0..sides).step_by(SIDE * S::LANES) {
-            let x = Side::<S, SIDE>::sub(side::load::<S, SIDE>(p.add(at)), [maxima; SIDE]);
-            let e = math::exp::<Side<S, SIDE>>(x);
-            side::store::<S, SIDE>(p.add(at), e);
+            let x = Side::<S>::sub(side::load::<S>(p.add(at)), [maxima; SIDE]);
+            let e = math::exp::<Side<S>>(x);
+            side::store::<S>(p.add(at), e);
             for e in e {
                 sums = S::add(sums, e);
             }

@@ -82,7 +82,7 @@ pub(super) unsafe fn activate_all<S: Simd>(y: *mut f32, vectors: usize, act: Act
     // SAFETY: the caller's.
     unsafe {
         for at in (0..whole).step_by(SIDE).map(|vector| vector * S::LANES) {
-            side::store::<S, SIDE>(y.add(at), activate::<Side<S, SIDE>>(side::load::<S, SIDE>(y.add(at)), act));
+            side::store::<S>(y.add(at), activate::<Side<S>>(side::load::<S>(y.add(at)), act));
         }
         for at in (whole..vectors).map(|vector| vector * S::LANES) {
             S::store(y.add(at), activate::<S>(S::load(y.add(at)), act));
@@ -95,7 +95,7 @@ pub(super) unsafe fn activate_all<S: Simd>(y: *mut f32, vectors: usize, act: Act
 /// # Safety
 /// As `Arith`.
 #[inline(always)]
-pub(super) unsafe fn activate<S: Arith>(x: S::V, act: Act) -> S::V {
+unsafe fn activate<S: Arith>(x: S::V, act: Act) -> S::V {
     // SAFETY: the caller's.
     unsafe {
         match act {

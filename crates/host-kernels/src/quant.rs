@@ -63,7 +63,12 @@ const AHEAD: usize = 8;
 /// has the level.
 #[inline(always)]
 pub(super) unsafe fn row<D: Dot>(x: *const f32, width: usize, to: *mut u8, spread: &Spread, steps: *mut f32) {
-    let Some(whole) = D::WHOLE else { return };
+    let whole = const {
+        match D::WHOLE {
+            Some(whole) => whole,
+            None => panic!("only int8 is quantised"),
+        }
+    };
     let mut room = [0f32; AHEAD * BLOCK];
     let blocks = width.div_ceil(BLOCK);
     for first in (0..blocks).step_by(AHEAD) {

@@ -9,16 +9,16 @@ use std::marker::PhantomData;
 /// Vectors that a function of them is computed for at once.
 pub(super) const SIDE: usize = 4;
 
-/// `N` vectors.
-pub(super) struct Side<S, const N: usize>(PhantomData<S>);
+/// `SIDE` vectors.
+pub(super) struct Side<S>(PhantomData<S>);
 
 /// The same operation on each.
 macro_rules! each {
     ($($name:ident($($x:ident),+));+ $(;)?) => {
         $(#[inline(always)]
-        unsafe fn $name($($x: [S::V; N]),+) -> [S::V; N] {
+        unsafe fn $name($($x: [S::V; SIDE]),+) -> [S::V; SIDE] {
             // SAFETY: the caller's, for whom the level is there.
-            let mut all = unsafe { [S::splat(0.); N] };
+            let mut all = unsafe { [S::splat(0.); SIDE] };
             for (index, all) in all.iter_mut().enumerate() {
                 // SAFETY: as above.
                 *all = unsafe { S::$name($($x[index]),+) };
@@ -29,12 +29,12 @@ macro_rules! each {
 }
 
 // SAFETY: needs what `S` needs.
-unsafe impl<S: Simd, const N: usize> Arith for Side<S, N> {
-    type V = [S::V; N];
+unsafe impl<S: Arith> Arith for Side<S> {
+    type V = [S::V; SIDE];
     #[inline(always)]
-    unsafe fn splat(x: f32) -> [S::V; N] {
+    unsafe fn splat(x: f32) -> [S::V; SIDE] {
         // SAFETY: the caller's.
-        unsafe { [S::splat(x); N] }
+        unsafe { [S::splat(x); SIDE] }
     }
     each! {
         add(a, b);
@@ -50,15 +50,15 @@ unsafe impl<S: Simd, const N: usize> Arith for Side<S, N> {
     }
 }
 
-/// `N` vectors that stand in a row.
+/// `SIDE` vectors that stand in a row.
 ///
 /// # Safety
 /// `p` is good for them, and the processor has the level.
 #[inline(always)]
-pub(super) unsafe fn load<S: Simd, const N: usize>(p: *const f32) -> [S::V; N] {
+pub(super) unsafe fn load<S: Simd>(p: *const f32) -> [S::V; SIDE] {
     // SAFETY: the caller's.
     unsafe {
-        let mut all = [S::splat(0.); N];
+        let mut all = [S::splat(0.); SIDE];
         for (index, all) in all.iter_mut().enumerate() {
             *all = S::load(p.add(index * S::LANES));
         }
@@ -71,7 +71,7 @@ pub(super) unsafe fn load<S: Simd, const N: usize>(p: *const f32) -> [S::V; N] {
 /// # Safety
 /// As `load`.
 #[inline(always)]
-pub(super) unsafe fn store<S: Simd, const N: usize>(p: *mut f32, x: [S::V; N]) {
+pub(super) unsafe fn store<S: Simd>(p: *mut f32, x: [S::V; SIDE]) {
     for (index, x) in x.into_iter().enumerate() {
         // SAFETY: the caller's.
         unsafe { S::store(p.add(index * S::LANES), x) };

@@ -66,7 +66,8 @@ mod tests {
         assert_eq!((*map).as_ref(), bytes);
     }
 
-    /// What of a map is resident, by the system's own account.
+    /// What of a map is resident, by the account that Linux gives: what is let go there, other systems keep as they like.
+    #[cfg(target_os = "linux")]
     fn resident_bytes(map: &dyn Bytes) -> usize {
         let smaps = std::fs::read_to_string("/proc/self/smaps").expect("the system's account");
         let first = format!("{:x}-", map.as_ref().as_ptr().addr());
@@ -76,6 +77,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn nothing_stays_of_a_file_that_was_read_piece_by_piece() {
         const PIECE_BYTES: usize = 100_000;
         // Shorter than a large page: of a file that is mapped in those, each is let go whole.
