@@ -30,7 +30,11 @@ impl Need {
         let largest = parts.all().map(Weight::elements).max().unwrap_or(0);
         let (loading, exact) = (largest * (size_of::<f32>() + bytes), size_of::<f32>());
         match fused(network, place) {
-            Ok((cpu, element)) => parts.packed(cpu, element, working(network, longest, exact)),
+            Ok((cpu, element)) => {
+                // Layers are packed side by side.
+                let at_once = threads::count().clamp(1, network.layers.len().max(1));
+                parts.packed(cpu, element, at_once, working(network, longest, exact))
+            }
             // A tensor is decoded in f32 and then turned into its dtype.
             Err(_) if place.device.is_cpu() => {
                 let distances = parts.distances.iter().map(|[rows, heads, dim]| rows * heads * dim).sum::<usize>();
@@ -69,8 +73,8 @@ impl<'a> Parts<'a> {
         maps.chain([&self.exact, &self.tables, &self.rows, &self.other].into_iter().flatten().copied())
     }
 
-    /// As the fused executor holds them.
-    fn packed(&self, cpu: Cpu, element: Element, working: usize) -> Need {
+    /// As the fused executor holds them, so many packed at once.
+    fn packed(&self, cpu: Cpu, element: Element, at_once: usize, working: usize) -> Need {
         let size = |weight: &Weight, turned: bool, element| {
             let [a, b] = [0, 1].map(|at| weight.shape().get(at).copied().unwrap_or(1));
             Packed::bytes_of(cpu, element, if turned { b } else { a }, if turned { a } else { b })
@@ -87,7 +91,7 @@ impl<'a> Parts<'a> {
         let row = self.all().filter_map(|weight| weight.shape().last().copied()).max().unwrap_or(0);
         Need {
             weights: maps + exact + tables + rows + distances + convolutions + self.numbers * size_of::<f32>(),
-            loading: whole.max(row).max(super::weights::CHUNK) * 2 * size_of::<f32>(),
+            loading: whole.max(row).max(super::weights::CHUNK) * 2 * size_of::<f32>() * at_once,
             working,
         }
     }

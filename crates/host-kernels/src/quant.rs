@@ -49,8 +49,15 @@ fn of_one_sign(two: &[f32]) -> f32 {
 /// A weight as a whole number.
 pub(super) fn weight(weight: f32, step: f32) -> i8 {
     // A column of nothing but zeros has no step.
-    let whole = if step > 0. { (weight / step).round_ties_even() } else { 0. };
+    let whole = if step > 0. { nearest(weight / step) } else { 0. };
     whole.clamp(-WEIGHT_MOST, WEIGHT_MOST) as i8
+}
+
+/// As `round_ties_even`, of numbers below `2^22`: that is a call where nothing is known of the processor, and the greater part of what packing took.
+fn nearest(x: f32) -> f32 {
+    // Numbers from `2^23` to `2^24` are whole, so the sum is rounded to a whole number.
+    const WHOLE: f32 = 1.5 * 8_388_608.;
+    x + WHOLE - WHOLE
 }
 
 /// Blocks that are spread before the first of them is rounded, so that none waits for its step: whole spans.
@@ -139,6 +146,14 @@ unsafe fn round<D: Dot>(x: *const f32, step: f32, whole: Whole, to: *mut u8) {
 mod tests {
     use super::*;
     use crate::testing::numbers;
+
+    #[test]
+    fn the_nearest_whole_number_is_that_of_the_language() {
+        for quarter in -600..=600 {
+            let x = quarter as f32 / 4.;
+            assert_eq!([nearest(x), nearest(x.next_up()), nearest(x.next_down())], [x, x.next_up(), x.next_down()].map(f32::round_ties_even));
+        }
+    }
 
     #[test]
     fn no_two_weights_leave_what_16_bits_hold() {

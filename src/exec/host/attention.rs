@@ -5,20 +5,18 @@ use super::content::ContentOp;
 use super::layer::Put;
 use super::linear::LinearOp;
 use super::parts::{self, Form};
+use super::rope::{RopeOp, Ropes};
 use super::space::{Space, fit};
 use crate::exec::between;
 use crate::exec::weights::numbers;
 use crate::kernels::host::attention::{Bias, Projected, Spec, attend};
 use crate::kernels::host::gemm::Into;
 use crate::kernels::host::norm::{Norm, norm_strided};
-use crate::kernels::host::rope::{Angles, rotate};
+use crate::kernels::host::rope::rotate;
 use crate::kernels::host::{Act, Element};
-use crate::network::{Attention, Frequencies, LoadError, Mask, Pairing, PositionBias, Rope};
+use crate::network::{Attention, LoadError, Mask, PositionBias};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Angles are kept for texts of up to this many tokens; longer ones compute their own.
-const KEPT_ANGLES: usize = 8192;
 
 /// See `network::Attention`.
 pub(super) struct AttentionOp {
@@ -31,21 +29,14 @@ pub(super) struct AttentionOp {
     scale: f32,
     mask: Mask,
     qk_norm: Option<(Norm, Norm)>,
-    rope: Option<usize>,
+    rope: Option<Arc<RopeOp>>,
     bias: BiasOp,
     element: Element,
 }
 
 impl AttentionOp {
-    /// A rope that is new is added to `ropes`.
-    pub(super) fn new(attention: &Attention, max_tokens: usize, ropes: &mut Vec<RopeOp>, form: Form) -> Result<Self, LoadError> {
+    pub(super) fn new(attention: &Attention, ropes: &Ropes, form: Form) -> Result<Self, LoadError> {
         let Attention { heads, kv_heads, head_dim, query, key, value, output, qk_norm, scale, mask, rope, bias } = attention;
-        let rope = rope.as_ref().map(|rope| {
-            ropes.iter().position(|known| known.rope == *rope).unwrap_or_else(|| {
-                ropes.push(RopeOp::new(rope.clone(), max_tokens));
-                ropes.len() - 1
-            })
-        });
         let qk_norm = qk_norm.as_ref().map(|norms| Ok::<_, LoadError>((parts::norm(&norms.query)?, parts::norm(&norms.key)?)));
         Ok(Self {
             qkv: LinearOp::stack(&[query, key, value], form)?,
@@ -56,7 +47,7 @@ impl AttentionOp {
             scale: *scale as f32,
             mask: *mask,
             qk_norm: qk_norm.transpose()?,
-            rope,
+            rope: rope.as_ref().and_then(|rope| ropes.find(rope)),
             bias: BiasOp::new(bias, *head_dim, form)?,
             element: form.element,
         })
@@ -94,7 +85,7 @@ impl AttentionOp {
                 norm_strided(run.cpu, &mut row[queries..queries + keys], key.weight.len(), key);
             }
         }
-        let Some(rope) = self.rope.map(|index| &run.ropes[index]) else { return };
+        let Some(rope) = &self.rope else { return };
         for text in run.texts.iter().filter(|text| !text.is_empty()) {
             rope.with(text.len(), |angles| {
                 for (heads, from) in [(self.heads, 0), (self.kv_heads, queries)] {
@@ -108,37 +99,6 @@ impl AttentionOp {
     pub(super) fn weight_bytes(&self) -> usize {
         let norms = self.qk_norm.as_ref().map_or(0, |(query, key)| parts::norm_bytes(query) + parts::norm_bytes(key));
         self.qkv.weight_bytes() + self.output.weight_bytes() + norms + self.bias.weight_bytes()
-    }
-}
-
-/// A rotation, with its angles as far as they are kept.
-pub(super) struct RopeOp {
-    rope: Arc<Rope>,
-    kept: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-}
-
-impl RopeOp {
-    fn new(rope: Arc<Rope>, max_tokens: usize) -> Self {
-        // Up to its trained length every text turns alike; beyond it, by its own length.
-        let alike = match &rope.frequencies {
-            Frequencies::Fixed(_) => max_tokens,
-            Frequencies::Dynamic { trained, .. } | Frequencies::ByLength { trained, .. } => *trained,
-        };
-        let kept = alike.min(max_tokens).min(KEPT_ANGLES);
-        let (cos, sin) = rope.table(kept);
-        Self { rope, kept, cos, sin }
-    }
-
-    /// Calls `turn` with the angles for a text of that length.
-    fn with(&self, tokens: usize, turn: impl FnOnce(Angles)) {
-        let (pairs, interleaved) = (self.rope.dim / 2, self.rope.pairing == Pairing::Neighbours);
-        if tokens <= self.kept {
-            return turn(Angles { cos: &self.cos, sin: &self.sin, pairs, interleaved });
-        }
-        let (cos, sin) = self.rope.table(tokens);
-        turn(Angles { cos: &cos, sin: &sin, pairs, interleaved });
     }
 }
 

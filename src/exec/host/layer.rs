@@ -1,11 +1,12 @@
 //! One layer on the processor: attention and MLP, each with its norms and its residual connection, and a convolution beside them.
 
 use super::Run;
-use super::attention::{AttentionOp, RopeOp};
+use super::attention::AttentionOp;
 use super::convolution::ConvolutionOp;
 use super::embeddings::add;
 use super::mlp::MlpOp;
 use super::parts::{self, Form};
+use super::rope::Ropes;
 use super::space::{Space, fit};
 use crate::exec::between;
 use crate::kernels::host::Act;
@@ -40,12 +41,11 @@ impl From<Put> for Into {
 }
 
 impl LayerOp {
-    /// Ropes that are new are added to `ropes`.
-    pub(super) fn new(layer: &Layer, max_tokens: usize, ropes: &mut Vec<RopeOp>, form: Form) -> Result<Self, LoadError> {
+    pub(super) fn new(layer: &Layer, ropes: &Ropes, form: Form) -> Result<Self, LoadError> {
         // Taken apart by name here and elsewhere, so that a new word of the description does not compile until it is dealt with.
         let Layer { attention, attention_norms, mlp, mlp_norms, convolution } = layer;
         Ok(Self {
-            attention: AttentionOp::new(attention, max_tokens, ropes, form)?,
+            attention: AttentionOp::new(attention, ropes, form)?,
             attention_norms: NormsOp::new(attention_norms)?,
             mlp: MlpOp::new(mlp, form)?,
             mlp_norms: NormsOp::new(mlp_norms)?,

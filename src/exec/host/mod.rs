@@ -16,6 +16,7 @@ mod layer;
 mod linear;
 mod mlp;
 mod parts;
+mod rope;
 mod space;
 pub(super) mod table;
 
@@ -24,13 +25,13 @@ use crate::kernels::host::attention::Scratches;
 use crate::kernels::host::norm::{self, Norm};
 use crate::kernels::host::pool::Team;
 use crate::kernels::host::{Cpu, Element, team};
-use crate::network::{LoadError, Network};
+use crate::network::{Layer, LoadError, Network};
 use crate::ragged::Packed;
-use attention::RopeOp;
 use candle_core::Result;
 use embeddings::EmbeddingsOp;
 use layer::LayerOp;
 use parts::Form;
+use rope::Ropes;
 use space::Spaces;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,7 +51,6 @@ pub struct HostExecutor {
     layers: Vec<LayerOp>,
     order: Vec<usize>,
     norm: Option<Norm>,
-    ropes: Vec<RopeOp>,
     width: usize,
     limits: Limits,
     spaces: Spaces,
@@ -61,7 +61,6 @@ pub struct HostExecutor {
 struct Run<'a> {
     cpu: Cpu,
     team: &'a Team,
-    ropes: &'a [RopeOp],
     /// The rows of each text.
     texts: &'a [Range<usize>],
     /// The adapters that texts here choose, with the rows of neighbours that choose the same.
@@ -76,22 +75,21 @@ impl HostExecutor {
     /// Weights that are not finite.
     pub fn new(network: &Network, cpu: Cpu, element: Element) -> std::result::Result<Self, LoadError> {
         let form = Form { cpu, element };
-        let (mut layers, mut held, mut order, mut ropes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut once, mut order): (Vec<Arc<Layer>>, _) = (Vec::new(), Vec::new());
         for layer in &network.layers {
-            let known = held.iter().position(|other| Arc::ptr_eq(other, layer));
+            let known = once.iter().position(|other| Arc::ptr_eq(other, layer));
+            order.push(known.unwrap_or(once.len()));
             if known.is_none() {
-                held.push(layer.clone());
-                layers.push(LayerOp::new(layer, network.max_tokens, &mut ropes, form)?);
+                once.push(layer.clone());
             }
-            order.push(known.unwrap_or(layers.len() - 1));
         }
+        let ropes = Ropes::of(&once, network.max_tokens);
         Ok(Self {
             cpu,
             embeddings: EmbeddingsOp::new(&network.embeddings, form)?,
-            layers,
+            layers: parts::each(once.len(), |index| LayerOp::new(&once[index], &ropes, form))?,
             order,
             norm: network.norm.as_ref().map(parts::norm).transpose()?,
-            ropes,
             width: network.width,
             limits: Limits::of(network),
             spaces: Spaces::default(),
@@ -151,7 +149,7 @@ impl HostExecutor {
             ranges.push(start..ids.len());
             choose(&mut adapters, batch.adapters[*text], start..ids.len());
         }
-        let run = Run { cpu: self.cpu, team, ropes: &self.ropes, texts: &ranges, adapters: &adapters, scratches: &self.scratches };
+        let run = Run { cpu: self.cpu, team, texts: &ranges, adapters: &adapters, scratches: &self.scratches };
         let mut space = self.spaces.borrow();
         let mut x = self.embeddings.forward(&ids, &run);
         for index in &self.order {

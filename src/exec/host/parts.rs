@@ -3,8 +3,9 @@
 use crate::exec::weights::{numbers, rows};
 use crate::kernels::host::norm::Norm;
 use crate::kernels::host::pack::Packed;
-use crate::kernels::host::{Act, Cpu, Element};
+use crate::kernels::host::{Act, Cpu, Element, team};
 use crate::network::{self, Activation, Linear, LoadError, NormKind, Weight};
+use std::sync::{Mutex, PoisonError};
 
 /// A norm's numbers.
 pub(super) fn norm(norm: &network::Norm) -> Result<Norm, LoadError> {
@@ -33,6 +34,17 @@ impl Form {
     pub(super) fn exact(self) -> Self {
         Self { element: Element::F32, ..self }
     }
+}
+
+/// What `make` makes of each number below `count`, in order; on all threads, for weights take their time to pack.
+pub(super) fn each<T: Send>(count: usize, make: impl Fn(usize) -> Result<T, LoadError> + Sync) -> Result<Vec<T>, LoadError> {
+    let made: Vec<Mutex<Option<Result<T, LoadError>>>> = (0..count).map(|_| Mutex::new(None)).collect();
+    // Each is locked once, for the moment of putting there what has been made.
+    team().each(count, &|index| {
+        let one = make(index);
+        *made[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(one);
+    });
+    made.into_iter().filter_map(|one| one.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
 /// A linear map, packed.
