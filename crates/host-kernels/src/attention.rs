@@ -7,7 +7,7 @@ use super::panels::{Form, Scratch, Text, pack_keys, pack_values};
 use super::pool::Team;
 use super::side::{self, SIDE, Side};
 use super::simd::{Arith, LANES_MOST, Simd};
-use super::tile::{Lines, Panel};
+use super::tile::{Ahead, Lines, Panel};
 use super::{Cpu, at_level, math};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -251,11 +251,11 @@ impl Few<'_> {
     }
 }
 
-/// A panel without a bias.
+/// A panel without a bias, all of which is near.
 fn plain(weights: *const u32, groups: usize) -> Panel {
     static ZEROS: [f32; PANEL_MOST] = [0.; PANEL_MOST];
     let columns = Columns { bias: ZEROS.as_ptr(), step: std::ptr::null(), start: std::ptr::null() };
-    Panel { weights: weights.cast(), columns, groups }
+    Panel { weights: weights.cast(), columns, groups, ahead: Ahead::NONE }
 }
 
 impl Spec<'_> {

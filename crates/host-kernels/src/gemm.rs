@@ -5,8 +5,9 @@ pub use super::operand::{Operand, Rows};
 use super::pack::Packed;
 use super::pool::Team;
 use super::simd::{LANES_MOST, Simd};
-use super::tile::{Lines, Panel};
+use super::tile::{Ahead, Lines, Panel};
 use super::{Act, at_level, math};
+use std::ops::Range;
 
 /// A panel goes over at most this many rows before the next one comes, so that the rows stay in the second-level cache.
 const ROWS_MOST: usize = 192;
@@ -54,20 +55,21 @@ pub fn product(team: &Team, x: Operand, weights: &Packed, out: &mut [f32], strid
             let rows = start..(start + ROWS_MOST).min(x.count);
             for panel in range.clone() {
                 // SAFETY: the asserts above say that every row has its inner numbers and its columns; `panel` is this part's alone.
-                unsafe { self::panel(x, rows.clone(), weights, panel, target) }
+                unsafe { self::panel(x, rows.clone(), weights, panel..range.end, target) }
             }
         }
     });
 }
 
-/// One panel over some rows.
+/// The first of some panels over some rows.
 ///
 /// # Safety
 /// The rows of `x` are in the weights' form, those of the target reach the panel's columns, and nobody else writes these.
-unsafe fn panel(x: Operand, rows: std::ops::Range<usize>, weights: &Packed, index: usize, target: Target) {
-    let (kernel, cpu, from) = (weights.kernel(), weights.cpu(), rows.start);
+unsafe fn panel(x: Operand, rows: Range<usize>, weights: &Packed, panels: Range<usize>, target: Target) {
+    let (kernel, cpu, from, index) = (weights.kernel(), weights.cpu(), rows.start, panels.start);
+    let ahead = Ahead::first(weights.panel((index + 1).min(panels.end - 1)).as_ptr(), rows.len().div_ceil(kernel.tile));
     let first = index * kernel.panel;
-    let panel = Panel { weights: weights.panel(index).as_ptr(), columns: weights.columns_of(index), groups: weights.groups() };
+    let panel = Panel { weights: weights.panel(index).as_ptr(), columns: weights.columns_of(index), groups: weights.groups(), ahead };
     let steps = x.steps.as_ptr().wrapping_add(from * x.spans);
     let lines = Lines { words: x.words.wrapping_add(from * x.stride), stride: x.stride, count: rows.len(), steps, spans: x.spans };
     let data = target.data.wrapping_add(from * target.stride + first);
@@ -85,13 +87,14 @@ unsafe fn panel(x: Operand, rows: std::ops::Range<usize>, weights: &Packed, inde
 /// # Safety
 /// As `panel`, and the processor has the level.
 #[inline(always)]
-unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, panel: Panel, target: Target) {
+unsafe fn panel_at<S: Simd>(kernel: &Kernel, x: Lines, mut panel: Panel, target: Target) {
     let mut y = [0f32; TILE_MOST * PANEL_MOST];
     for start in (0..x.count).step_by(kernel.tile) {
         let tile = Lines { count: (x.count - start).min(kernel.tile), ..x.skip(start) };
         // SAFETY: rows `start..start + TILE` or fewer are there; `y` has room for a tile.
         unsafe {
             (kernel.multiply)(tile, panel, y.as_mut_ptr(), kernel.panel);
+            panel.ahead = panel.ahead.after(panel.groups, kernel.panel);
             target.how.activate::<S>(y.as_mut_ptr(), tile.count * kernel.panel / S::LANES);
             for row in 0..tile.count {
                 let (y, out) = (y.as_ptr().add(row * kernel.panel), target.data.add((start + row) * target.stride));
@@ -286,7 +289,7 @@ mod tests {
             unsafe {
                 (kernel.numbers)(x.as_ptr(), x.len(), words.as_mut_ptr().cast(), &spread, steps.as_mut_ptr());
                 let lines = Lines { words: words.as_ptr(), stride: groups, count: 1, steps: steps.as_ptr(), spans };
-                (kernel.multiply)(lines, Panel { weights: weights.as_ptr(), columns, groups }, y.as_mut_ptr(), kernel.panel);
+                (kernel.multiply)(lines, Panel { weights: weights.as_ptr(), columns, groups, ahead: Ahead::NONE }, y.as_mut_ptr(), kernel.panel);
             }
             assert_eq!(steps, [1., 1.], "{:?}", cpu.level());
             assert!(y.iter().all(|y| *y == -most * zero * (whole.span + BLOCK) as f32), "{:?}: {y:?}", cpu.level());

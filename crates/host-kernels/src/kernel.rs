@@ -89,11 +89,12 @@ macro_rules! kernel {
         use crate::spread::Spread;
         use crate::tile::{Lines, Panel, tile};
         $(#[target_feature(enable = $features)])?
-        unsafe fn multiply(mut x: Lines, panel: Panel, mut y: *mut f32, stride: usize) {
+        unsafe fn multiply(mut x: Lines, mut panel: Panel, mut y: *mut f32, stride: usize) {
             $(while x.count >= $rows {
                 // SAFETY: the caller's, for these rows.
                 unsafe { tile::<$dot, $rows, $vectors>(x, panel, y, stride) };
                 (x, y) = (x.skip($rows), y.wrapping_add($rows * stride));
+                panel.ahead = panel.ahead.after(panel.groups, $vectors * <<$dot as Dot>::S as Simd>::LANES);
             })+
         }
         $(#[target_feature(enable = $features)])?

@@ -56,6 +56,8 @@ pub(super) unsafe trait Simd: Arith {
     unsafe fn load_whole(p: *const i32) -> Self::Whole;
     /// The nearest f32 to each.
     unsafe fn of_whole(x: Self::Whole) -> Self::V;
+    /// Brings the line of an address into the second-level cache. Any address will do.
+    unsafe fn fetch(p: *const u8);
 }
 
 /// One number.
@@ -139,4 +141,5 @@ unsafe impl Simd for Scalar {
     unsafe fn of_whole(x: i32) -> f32 {
         x as f32
     }
+    unsafe fn fetch(_: *const u8) {}
 }

@@ -130,4 +130,8 @@ unsafe impl Simd for Avx2 {
     unsafe fn of_whole(x: __m256i) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(x) }
     }
+    #[inline(always)]
+    unsafe fn fetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
 }

@@ -123,4 +123,8 @@ unsafe impl Simd for Avx512 {
     unsafe fn of_whole(x: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(x) }
     }
+    #[inline(always)]
+    unsafe fn fetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
 }

@@ -31,6 +31,42 @@ pub(super) struct Panel {
     pub(super) weights: *const u8,
     pub(super) columns: Columns,
     pub(super) groups: usize,
+    pub(super) ahead: Ahead,
+}
+
+/// Bytes that the processor fetches at once.
+const LINE: usize = 64;
+
+static NEAR: [u8; LINE] = [0; LINE];
+
+/// What comes near while a panel is multiplied with a tile: a stretch of the next panel, for which few rows would have to wait.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    next: *const u8,
+    /// From one fetch to the next: a part of a line, where the panel has several tiles to come in.
+    unit: usize,
+}
+
+impl Ahead {
+    /// Nothing: the same line, again and again.
+    pub(super) const NONE: Self = Self { next: (&raw const NEAR).cast(), unit: 0 };
+
+    /// The stretch of the first of so many tiles.
+    #[inline(always)]
+    pub(super) fn first(next: *const u8, tiles: usize) -> Self {
+        Self { next, unit: LINE / tiles.clamp(1, LINE) }
+    }
+
+    /// That of the tile after it, where panels have so many groups and columns.
+    #[inline(always)]
+    pub(super) fn after(self, groups: usize, columns: usize) -> Self {
+        Self { next: self.next.wrapping_add(groups * fetches(columns) * self.unit), ..self }
+    }
+}
+
+/// Lines that a group of so many columns takes: four bytes each, whatever the element.
+const fn fetches(columns: usize) -> usize {
+    (columns * size_of::<u32>()).div_ceil(LINE)
 }
 
 /// `M` rows times one panel of `N` vectors, span by span. Rows of `y` are `stride` apart.
@@ -42,7 +78,7 @@ pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, pane
     let lanes = D::S::LANES;
     let (vector, width) = (lanes * D::GROUP * D::WEIGHT, N * lanes);
     let span = D::WHOLE.map(|whole| whole.span / D::GROUP);
-    let (mut words, mut weights, mut columns) = (x.words, panel.weights, panel.columns);
+    let (mut words, mut weights, mut columns, mut next) = (x.words, panel.weights, panel.columns, panel.ahead.next);
     // SAFETY: the caller's.
     unsafe {
         let mut total = [[D::S::load(columns.bias); N]; M];
@@ -60,6 +96,10 @@ pub(super) unsafe fn tile<D: Dot, const M: usize, const N: usize>(x: Lines, pane
                 }
             }
             for k in 0..groups {
+                for _ in 0..const { fetches(N * D::S::LANES) } {
+                    D::S::fetch(next);
+                    next = next.wrapping_add(panel.ahead.unit);
+                }
                 let mut b = [D::load(weights); N];
                 for (n, b) in b.iter_mut().enumerate() {
                     *b = D::load(weights.add(n * vector));
