@@ -2,7 +2,8 @@
 //! in bf16 or int8: sums, norms, softmax and what flows from layer to layer are f32 in all three.
 //!
 //! A batch is cut into groups of texts. One thread takes a group through all layers, so that its activations stay in that thread's cache and nobody
-//! waits; a batch too small for that (a lone query) is one group on which all threads work together, operation by operation.
+//! waits; a batch too small for that (a lone query), or what would leave threads idle at a batch's end, is one group on which all threads work together,
+//! operation by operation.
 //!
 //! In int8 each row is quantised before a product by its own least and largest number, so that a text's vector does not depend on its batch; between
 //! products everything is f32: the residual stream, norms, attention, activations. A router of experts, the projection of embeddings, a convolution and
@@ -16,6 +17,7 @@ mod layer;
 mod linear;
 mod mlp;
 mod parts;
+mod plan;
 mod rope;
 mod space;
 pub(super) mod table;
@@ -31,17 +33,12 @@ use candle_core::Result;
 use embeddings::EmbeddingsOp;
 use layer::LayerOp;
 use parts::Form;
+pub(super) use plan::GROUP_TOKENS;
+use plan::Plan;
 use rope::Ropes;
 use space::Spaces;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A group has at most this many tokens, unless one text has more: its activations and a panel of weights then fit the second-level cache.
-pub(super) const GROUP_TOKENS: usize = 256;
-/// A group has at least this many tokens, or the weights would be read too often for what they do.
-const GROUP_TOKENS_LEAST: usize = 64;
-/// A group is this part of what is left for one thread, so that the last ones to finish do not leave others idle.
-const GROUPS_PER_THREAD: usize = 2;
 
 /// A network whose weights are packed for this processor.
 pub struct HostExecutor {
@@ -117,25 +114,28 @@ impl HostExecutor {
     /// As `run`.
     pub fn run_with(&self, batch: &Packed, team: &Team) -> Result<Vec<f32>> {
         self.limits.check(batch)?;
-        let groups = groups(batch, team.threads());
-        if let [_] = groups.as_slice() {
-            return Ok(self.group(batch, &(0..batch.texts()).collect::<Vec<_>>(), team));
-        }
         let texts: Vec<Range<usize>> = batch.segments.ranges().collect();
+        let lens: Vec<usize> = texts.iter().map(ExactSizeIterator::len).collect();
+        let Plan { together, groups } = Plan::of(&lens, team.threads());
+        if together.len() == lens.len() {
+            return Ok(self.group(batch, &together, team));
+        }
         let out = Mutex::new(vec![0f32; batch.tokens() * self.width]);
-        let work = |index: usize| {
-            let group = &groups[index];
-            let hidden = self.group(batch, group, &Team::alone());
+        let compute = |group: &[usize], team: &Team| {
+            let hidden = self.group(batch, group, team);
             let mut rows = hidden.as_slice();
             // Held while finished rows are copied, never while something is computed.
             let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
             for text in group {
-                let (own, rest) = rows.split_at(texts[*text].len() * self.width);
+                let (own, rest) = rows.split_at(lens[*text] * self.width);
                 out[texts[*text].start * self.width..][..own.len()].copy_from_slice(own);
                 rows = rest;
             }
         };
-        team.each_while(groups.len(), &work, &between::here);
+        if !together.is_empty() {
+            compute(&together, team);
+        }
+        team.each_while(groups.len(), &|index| compute(&groups[index], &Team::alone()), &between::here);
         Ok(out.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -169,57 +169,5 @@ fn choose(adapters: &mut Vec<(usize, Range<usize>)>, chosen: Option<usize>, rows
     match adapters.last_mut() {
         Some((last, before)) if *last == chosen && before.end == rows.start => before.end = rows.end,
         _ => adapters.push((chosen, rows)),
-    }
-}
-
-/// Which texts are computed together. One group means that all threads work on it together.
-fn groups(batch: &Packed, threads: usize) -> Vec<Vec<usize>> {
-    let lens: Vec<usize> = batch.segments.ranges().map(|rows| rows.len()).collect();
-    let total = batch.tokens();
-    // With fewer texts than threads, or hardly more, some threads would have nothing to do.
-    if threads > 1 && (lens.len() < 2 * threads || total < GROUP_TOKENS_LEAST * threads) {
-        return vec![(0..lens.len()).collect()];
-    }
-    let mut order: Vec<usize> = (0..lens.len()).collect();
-    // The longest first: what is left at the end is short.
-    order.sort_by_key(|text| std::cmp::Reverse(lens[*text]));
-    let (mut groups, mut left): (Vec<Vec<usize>>, usize) = (Vec::new(), total);
-    // The group being filled: its tokens, and how many it shall have.
-    let (mut tokens, mut target) = (0, 0);
-    for text in order {
-        match groups.last_mut() {
-            Some(group) if tokens + lens[text] <= target => group.push(text),
-            _ => {
-                // A part of what is left: large groups first, and at the end small ones, so that no thread waits long for the last.
-                target = (left / (GROUPS_PER_THREAD * threads)).clamp(GROUP_TOKENS_LEAST, GROUP_TOKENS);
-                tokens = 0;
-                groups.push(vec![text]);
-            }
-        }
-        tokens += lens[text];
-        left -= lens[text];
-    }
-    groups
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ragged::Tokens;
-
-    #[test]
-    fn groups_hold_every_text_once_and_stay_small() {
-        for (lens, threads) in
-            [(vec![], 2), (vec![14], 2), (vec![500, 10], 2), ((1..200).collect::<Vec<_>>(), 2), (vec![128; 32], 1), (vec![600; 9], 4)]
-        {
-            let texts: Vec<Tokens> = lens.iter().map(|len| Tokens::whole(vec![0; *len])).collect();
-            let groups = groups(&Packed::new(&texts), threads);
-            let mut all: Vec<usize> = groups.concat();
-            all.sort_unstable();
-            assert_eq!(all, (0..lens.len()).collect::<Vec<_>>());
-            if groups.len() > 1 {
-                assert!(groups.iter().all(|group| group.len() == 1 || group.iter().map(|text| lens[*text]).sum::<usize>() <= GROUP_TOKENS));
-            }
-        }
     }
 }
