@@ -1,7 +1,7 @@
 //! The most that this processor multiplies, by element: the floor under every engine's time. Prints one JSON object.
 //!
 //! Loops of the level's best instruction on registers alone, enough chains of them to hide its latency, on each of the threads that the one argument
-//! says. An addition and a multiplication are two operations. Where the processor lacks the instruction, the element is null. Below AVX-512 VNNI, int8
+//! says. An addition and a multiplication are two operations. Where the processor lacks the instruction, the element is null. Without VNNI, int8
 //! is counted by two `vpmaddubsw`, added in 16 bits, widened by `vpmaddwd` and added: the fastest product we know there that small enough numbers keep
 //! exact. Ours has one `vpmaddubsw` to a `vpmaddwd`, for numbers less small (the sum is also a factor, else the products would be hoisted).
 
@@ -72,6 +72,7 @@ mod kernels {
         let four = _mm256_add_epi16(_mm256_maddubs_epi16(*sum, a), _mm256_maddubs_epi16(*sum, b));
         _mm256_add_epi32(_mm256_madd_epi16(four, a), b)
     });
+    kernel!(vnni_ymm, "avx2,avxvnni", __m256i, _mm256_setzero_si256(), |sum, a, b| _mm256_dpbusd_avx_epi32(*sum, a, b));
     kernel!(vnni_zmm, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), |sum, a, b| _mm512_dpbusd_epi32(*sum, a, b));
     kernel!(bf16_zmm, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), |sum, a, b| {
         // SAFETY: both are 64 bytes of any bits.
@@ -94,6 +95,7 @@ mod kernels {
     pub fn int8() -> Option<Kernel> {
         match () {
             () if is_x86_feature_detected!("avx512vnni") => Some(("vpdpbusd, 512 bits", 128, vnni_zmm)),
+            () if is_x86_feature_detected!("avxvnni") => Some(("vpdpbusd, 256 bits", 64, vnni_ymm)),
             () if is_x86_feature_detected!("avx2") => Some(("two vpmaddubsw, vpaddw, vpmaddwd and vpaddd, 256 bits", 128, fours_ymm)),
             () => None,
         }

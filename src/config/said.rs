@@ -156,7 +156,7 @@ pub struct ModelSaid {
     #[arg(long, value_name = "N", env = "VECMILL_THREADS")]
     pub threads: Option<usize>,
 
-    /// Kernels on a CPU: auto, scalar, avx2, avx512, avx512-vnni or avx512-bf16, each with what the ones before it have [default: auto]
+    /// Kernels on a CPU: auto, scalar, avx2, avx2-vnni, avx512, avx512-vnni or avx512-bf16 [default: auto]
     #[arg(long, value_name = "LEVEL", env = "VECMILL_CPU_LEVEL")]
     pub cpu_level: Option<String>,
 

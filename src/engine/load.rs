@@ -91,8 +91,10 @@ pub fn parse_cpu_level(text: &str) -> Result<Option<Cpu>, String> {
         return Ok(None);
     }
     let level: Level = text.parse()?;
-    let best = Level::best().map_or("scalar", Level::name);
-    Cpu::new(level).map(Some).ok_or_else(|| format!("this processor lacks {}: say auto or at most {best}", level.lacks().join(", ")))
+    Cpu::new(level).map(Some).ok_or_else(|| {
+        let here: Vec<_> = Level::ALL.into_iter().filter(|level| level.is_here()).map(Level::name).collect();
+        format!("this processor lacks {}: say auto, {}", level.lacks().join(", "), here.join(", "))
+    })
 }
 
 /// What `auto` tries before f32, where goldens can show that it holds: bf16 on a GPU and on a processor that multiplies it itself.

@@ -39,7 +39,7 @@ impl Kernel {
     pub(super) fn of(level: Level, element: Element) -> &'static Self {
         match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => dot_avx2::kernel(element),
+            Level::Avx2 | Level::Avx2Vnni => dot_avx2::kernel(level, element),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => dot_avx512::kernel(level, element),
             _ => dot_scalar::kernel(element),

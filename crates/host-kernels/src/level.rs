@@ -3,14 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What the processor can do. Each level runs every kernel, and has all that the levels before it have: there is no processor with BF16 and
-/// without VNNI.
+/// What the processor can do. Each level runs every kernel, and has all that the levels before it have, but for what `Avx2Vnni` brings: that is of
+/// processors without AVX-512. There is no processor with BF16 and without VNNI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// One number at a time: runs anywhere, slowly. The reference.
     Scalar,
     /// Eight numbers at a time, with fused multiply-add.
     Avx2,
+    /// With four products of int8 at once (AVX-VNNI: Alder Lake, Sierra Forest and later).
+    Avx2Vnni,
     /// Sixteen numbers at a time (F, BW, VL, DQ: Skylake-X and later).
     Avx512,
     /// With four products of int8 at once (Cascade Lake, Ice Lake and later).
@@ -21,7 +23,7 @@ pub enum Level {
 
 impl Level {
     /// Every level, the least first.
-    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16];
+    pub const ALL: [Self; 6] = [Self::Scalar, Self::Avx2, Self::Avx2Vnni, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16];
 
     /// The best level of this machine beyond `Scalar`; `None` if there is none, and candle's own operations are the better choice.
     pub fn best() -> Option<Self> {
@@ -35,7 +37,12 @@ impl Level {
 
     /// The features, as Linux names them in `/proc/cpuinfo`, that the level needs and this machine lacks.
     pub fn lacks(self) -> Vec<&'static str> {
-        features().into_iter().filter(|(least, _, here)| *least <= self && !here).map(|(_, name, _)| name).collect()
+        features().into_iter().filter(|(least, _, here)| self.includes(*least) && !here).map(|(_, name, _)| name).collect()
+    }
+
+    /// Whether it has what came with another level.
+    fn includes(self, other: Self) -> bool {
+        other == self || other < self && other != Self::Avx2Vnni
     }
 
     /// As `--cpu-level` calls it.
@@ -43,6 +50,7 @@ impl Level {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::Avx2Vnni => "avx2-vnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512Bf16 => "avx512-bf16",
@@ -76,6 +84,7 @@ fn features() -> Vec<(Level, &'static str, bool)> {
     vec![
         (Level::Avx2, "avx2", is_x86_feature_detected!("avx2")),
         (Level::Avx2, "fma", is_x86_feature_detected!("fma")),
+        (Level::Avx2Vnni, "avx_vnni", is_x86_feature_detected!("avxvnni")),
         (Level::Avx512, "avx512f", is_x86_feature_detected!("avx512f")),
         (Level::Avx512, "avx512bw", is_x86_feature_detected!("avx512bw")),
         (Level::Avx512, "avx512vl", is_x86_feature_detected!("avx512vl")),
@@ -117,16 +126,21 @@ mod tests {
 
     #[test]
     fn levels_build_on_each_other_and_are_named() {
-        for pair in Level::ALL.windows(2) {
-            assert!(pair[0] < pair[1] && pair[0].lacks().len() <= pair[1].lacks().len(), "{pair:?}");
-            assert!(pair[0].is_here() || !pair[1].is_here());
+        for (index, level) in Level::ALL.into_iter().enumerate() {
+            for before in &Level::ALL[..index] {
+                assert!(
+                    *before < level && (*before == Level::Avx2Vnni || before.lacks().iter().all(|lacked| level.lacks().contains(lacked))),
+                    "{before} {level}"
+                );
+            }
         }
         assert!(Level::Scalar.is_here() && Level::best().is_none_or(|best| best > Level::Scalar && best.is_here()));
         assert_eq!(Level::best().is_some(), Level::Avx2.is_here());
         for level in Level::ALL {
             assert_eq!(level.to_string().parse(), Ok(level));
+            assert!(!level.is_here() || Level::best() >= Some(level).filter(|level| *level > Level::Scalar));
             assert_eq!(Cpu::new(level).map(Cpu::level), level.is_here().then_some(level));
         }
-        assert!("avx1".parse::<Level>().unwrap_err().contains("auto, scalar, avx2, avx512, avx512-vnni, avx512-bf16"));
+        assert!("avx1".parse::<Level>().unwrap_err().contains("auto, scalar, avx2, avx2-vnni, avx512, avx512-vnni, avx512-bf16"));
     }
 }

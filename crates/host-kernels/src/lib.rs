@@ -79,7 +79,7 @@ macro_rules! at_level {
             crate::Level::Scalar => unsafe { $body::<crate::simd::Scalar>($($arg),*) },
             // SAFETY: the caller's, for the body; a `Cpu` of this level exists only where the machine has it.
             #[cfg(target_arch = "x86_64")]
-            crate::Level::Avx2 => unsafe { avx2($($arg),*) },
+            crate::Level::Avx2 | crate::Level::Avx2Vnni => unsafe { avx2($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::Level::Avx512 | crate::Level::Avx512Vnni | crate::Level::Avx512Bf16 => unsafe { avx512($($arg),*) },
