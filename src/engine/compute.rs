@@ -2,6 +2,7 @@
 
 use super::load::Loaded;
 use super::pipeline::{ComputeError, Flight};
+use crate::exec;
 use crate::kernels::device::Device;
 use crate::ragged::Packed;
 
@@ -13,9 +14,10 @@ pub trait Compute {
     /// The longest text it takes, in tokens.
     fn longest(&self) -> usize;
 
-    /// Whether its forward pass has points at which another may come first: `exec::between`.
-    fn can_be_overtaken(&self) -> bool {
-        false
+    /// Where its forward pass has points at which another may come first (`exec::between`): how many tokens it is best given at once when nobody has to
+    /// wait for all of them.
+    fn overtaken(&self) -> Option<usize> {
+        None
     }
 
     /// Gives a batch to the device. Where `overlaps` says so, it returns before the batch is computed.
@@ -49,8 +51,8 @@ impl Compute for Loaded {
         self.info.max_tokens
     }
 
-    fn can_be_overtaken(&self) -> bool {
-        self.info.device == Device::Cpu
+    fn overtaken(&self) -> Option<usize> {
+        (self.info.device == Device::Cpu).then(exec::busy_tokens)
     }
 
     fn start(&self, batch: &Packed) -> Result<Flight, ComputeError> {

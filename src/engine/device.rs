@@ -184,7 +184,7 @@ fn load(load: Load) -> Option<(ModelId, Place)> {
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("loading panicked: {}", flight::text_of(panic.as_ref()))));
     let (facts, place) = match made {
         Ok((compute, pace)) => {
-            (Ok(Facts { dim: compute.dim(), pace, overtaken: compute.can_be_overtaken() }), Some((model, Place { id: model, name, compute })))
+            (Ok(Facts { dim: compute.dim(), pace, overtaken: compute.overtaken() }), Some((model, Place { id: model, name, compute })))
         }
         Err(error) => (Err(error), None),
     };

@@ -99,8 +99,8 @@ struct Facts {
     dim: usize,
     /// Of one device; the slowest where they differ.
     pace: Pace,
-    /// Whether short requests may come between its operations.
-    overtaken: bool,
+    /// Where short requests may come between its operations: the tokens that it is best given at once.
+    overtaken: Option<usize>,
 }
 
 /// One device, as the others see it.

@@ -75,15 +75,16 @@ impl Pace {
         Duration::try_from_secs_f64(tokens as f64 / self.warm).unwrap_or(Duration::MAX)
     }
 
-    /// The budget that makes batches of about `BATCH_TARGET`, bulk ones longer if they can be overtaken; what the operator set goes first.
-    pub fn budget(&self, tokens: Option<usize>, texts: Option<usize>, overtaken: bool) -> Budget {
+    /// The budget that makes batches of about `BATCH_TARGET`; what the operator set goes first. `overtaken`: bulk ones may take longer, for short requests
+    /// can overtake them, and so many tokens at least are worth it.
+    pub fn budget(&self, tokens: Option<usize>, texts: Option<usize>, overtaken: Option<usize>) -> Budget {
         let aimed = (self.warm * BATCH_TARGET.as_secs_f64()) as usize;
         let (least, most) = BUDGET_TOKENS;
         let most = self.most_tokens.map_or(most, |own| own.clamp(least, most));
-        let factor = if overtaken { BULK_FACTOR } else { 1 };
+        let bulk = overtaken.map_or(aimed, |worth| (aimed * BULK_FACTOR).max(worth));
         Budget {
             tokens: tokens.unwrap_or(aimed.clamp(least, most)),
-            bulk_tokens: tokens.unwrap_or((aimed * factor).clamp(least, most)),
+            bulk_tokens: tokens.unwrap_or(bulk.clamp(least, most)),
             texts: texts.unwrap_or(BUDGET_TEXTS),
         }
     }
@@ -121,7 +122,7 @@ pub fn warm_up(model: &dyn Compute, profile: &Profile) -> Result<Pace, ComputeEr
 fn hold(model: &dyn Compute, pace: Pace) -> Result<Pace, ComputeError> {
     let (more, than) = HEADROOM;
     let least = BUDGET_TOKENS.0;
-    let mut tokens = pace.budget(None, None, false).tokens;
+    let mut tokens = pace.budget(None, None, None).tokens;
     loop {
         match run(model, (tokens * more / than).div_ceil(PROBE_TOKENS), PROBE_TOKENS) {
             Ok(_) => return Ok(pace.within(tokens)),
@@ -172,11 +173,13 @@ mod tests {
     fn the_budget_aims_at_the_target_within_bounds() {
         let pace = Pace::of(1000, Duration::from_millis(100));
         let (tokens, texts) = (1000, BUDGET_TEXTS);
-        assert_eq!(pace.budget(None, None, false), Budget { tokens, bulk_tokens: tokens, texts });
-        assert_eq!(pace.budget(None, None, true), Budget { tokens, bulk_tokens: BULK_FACTOR * tokens, texts });
-        assert_eq!(pace.budget(Some(64), Some(4), true), Budget { tokens: 64, bulk_tokens: 64, texts: 4 });
-        assert_eq!(Pace::of(1, Duration::from_secs(1)).budget(None, None, false).tokens, 64);
-        assert_eq!(Pace::of(1_000_000, Duration::from_micros(1)).budget(None, None, false).tokens, 32_768);
+        assert_eq!(pace.budget(None, None, None), Budget { tokens, bulk_tokens: tokens, texts });
+        assert_eq!(pace.budget(None, None, Some(512)), Budget { tokens, bulk_tokens: BULK_FACTOR * tokens, texts });
+        // A slow model's bulk batch keeps all threads busy all the same.
+        assert_eq!(pace.budget(None, None, Some(4096)), Budget { tokens, bulk_tokens: 4096, texts });
+        assert_eq!(pace.budget(Some(64), Some(4), Some(512)), Budget { tokens: 64, bulk_tokens: 64, texts: 4 });
+        assert_eq!(Pace::of(1, Duration::from_secs(1)).budget(None, None, None).tokens, 64);
+        assert_eq!(Pace::of(1_000_000, Duration::from_micros(1)).budget(None, None, None).tokens, 32_768);
     }
 
     #[test]
@@ -221,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_budget_leaves_headroom_in_the_devices_memory() {
-        let budget = |memory_tokens| warm_up(&device(memory_tokens), &Profile::default()).unwrap().budget(None, None, false).tokens;
+        let budget = |memory_tokens| warm_up(&device(memory_tokens), &Profile::default()).unwrap().budget(None, None, None).tokens;
         // Too fast to end by time: the largest budget, where the memory takes a third more than that.
         assert_eq!(budget(50_000), 32_768);
         assert_eq!(budget(40_000), 16_384);
@@ -235,11 +238,11 @@ mod tests {
         let profile = Profile::at(Some(dir.path().join("budgets.json")));
         warm_up(&device(40_000), &profile).unwrap();
         let next = device(40_000);
-        assert_eq!(warm_up(&next, &profile).unwrap().budget(None, None, false).tokens, 16_384);
+        assert_eq!(warm_up(&next, &profile).unwrap().budget(None, None, None).tokens, 16_384);
         assert_eq!(next.asked.into_inner(), [8, 16_384]);
         // Another process now holds half of the memory.
         let smaller = device(10_000);
-        assert_eq!(warm_up(&smaller, &profile).unwrap().budget(None, None, false).tokens, 4096);
+        assert_eq!(warm_up(&smaller, &profile).unwrap().budget(None, None, None).tokens, 4096);
         assert_eq!(profile.find("made up").map(|found| found.most_tokens), Some(4096));
     }
 }

@@ -11,6 +11,7 @@ pub use weights::Place;
 
 use crate::kernels::device::Ops;
 use crate::kernels::host::{Cpu, Element};
+use crate::kernels::threads;
 use crate::network::{DType, LoadError, Network};
 use crate::ragged::Packed;
 use candle_core::{Device, Result};
@@ -96,6 +97,11 @@ pub fn fused(network: &Network, place: &Place) -> std::result::Result<(Cpu, Elem
     }
     let cpu = place.cpu.ok_or("the processor lacks AVX2 and FMA")?;
     Ok((cpu, element))
+}
+
+/// Tokens that give every thread of the processor a group of texts of its own: with fewer all work on each operation together, and wait for each other.
+pub fn busy_tokens() -> usize {
+    threads::count().max(1) * host::GROUP_TOKENS
 }
 
 /// What every executor refuses of a batch.
