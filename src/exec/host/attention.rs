@@ -47,7 +47,7 @@ impl AttentionOp {
             scale: *scale as f32,
             mask: *mask,
             qk_norm: qk_norm.transpose()?,
-            rope: rope.as_ref().and_then(|rope| ropes.find(rope)),
+            rope: rope.as_ref().map(|rope| ropes.get(rope)),
             bias: BiasOp::new(bias, *head_dim, form)?,
             element: form.element,
         })

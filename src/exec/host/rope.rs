@@ -8,21 +8,27 @@ use std::sync::Arc;
 const KEPT_ANGLES: usize = 8192;
 
 /// The rotations of a network's layers, each once.
-pub(super) struct Ropes(Vec<Arc<RopeOp>>);
+pub(super) struct Ropes {
+    known: Vec<Arc<RopeOp>>,
+    max_tokens: usize,
+}
 
 impl Ropes {
     pub(super) fn of(layers: &[Arc<Layer>], max_tokens: usize) -> Self {
-        let mut ropes = Self(Vec::new());
+        let mut ropes = Self { known: Vec::new(), max_tokens };
         for rope in layers.iter().filter_map(|layer| layer.attention.rope.as_ref()) {
-            if ropes.find(rope).is_none() {
-                ropes.0.push(Arc::new(RopeOp::new(rope.clone(), max_tokens)));
+            let one = ropes.get(rope);
+            if !ropes.known.iter().any(|known| Arc::ptr_eq(known, &one)) {
+                ropes.known.push(one);
             }
         }
         ropes
     }
 
-    pub(super) fn find(&self, rope: &Rope) -> Option<Arc<RopeOp>> {
-        self.0.iter().find(|known| *known.rope == *rope).cloned()
+    /// The one that is known, or a new one.
+    pub(super) fn get(&self, rope: &Arc<Rope>) -> Arc<RopeOp> {
+        let known = self.known.iter().find(|known| known.rope == *rope).cloned();
+        known.unwrap_or_else(|| Arc::new(RopeOp::new(rope.clone(), self.max_tokens)))
     }
 }
 
