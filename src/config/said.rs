@@ -68,7 +68,7 @@ pub struct Said {
     #[arg(long, value_name = "URL", env = "VECMILL_PUBLIC_URL")]
     pub public_url: Option<String>,
 
-    /// Tokens per batch [default: what the device computes in about 100 ms, measured at start; on a CPU three times that for bulk work]
+    /// Tokens per batch [default: what the device computes in about 100 ms, measured at start; on a CPU for bulk work three times that, and 256 for each thread at least]
     #[arg(long, value_name = "N", env = "VECMILL_MAX_BATCH_TOKENS")]
     pub max_batch_tokens: Option<usize>,
 

@@ -35,7 +35,7 @@ use tokio::sync::{oneshot, watch};
 /// How the engine is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Batch budget in tokens; `None` = what the device computes in about 100 ms, for bulk work on a CPU three times that.
+    /// Batch budget in tokens; `None` = what the device computes in about 100 ms, for bulk work on a CPU three times that, and `exec::busy_tokens` at least.
     pub max_batch_tokens: Option<usize>,
     /// Batch limit in texts; `None` = 512.
     pub max_batch_texts: Option<usize>,

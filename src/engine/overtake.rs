@@ -1,8 +1,8 @@
 //! Short requests overtake bulk work half-way: between two operations of its forward pass they are computed first.
 //!
-//! A bulk batch takes some 100 ms, many times what a short request takes. So between operations the device thread looks whether one waits; if so it is
-//! computed there and then, on the thread's own (or on all threads, where these are idle too), and the bulk batch goes on where it was: its numbers
-//! do not change.
+//! A bulk batch takes some 300 ms, and of a slow model seconds, many times what a short request takes. So between operations the device thread looks
+//! whether one waits; if so it is computed there and then, on the thread's own (or on all threads, where these are idle too), and the bulk batch goes on
+//! where it was: its numbers do not change.
 
 use super::Shared;
 use super::device::{self, Models};

@@ -6,7 +6,8 @@ pub(in crate::exec) const GROUP_TOKENS: usize = 256;
 const GROUP_TOKENS_LEAST: usize = 64;
 /// A group is this part of what is left for one thread, so that the last ones to finish do not leave others idle.
 const GROUPS_PER_THREAD: usize = 2;
-/// Of a text that all threads work on, what only one of them can do at a time.
+/// Of a text that all threads work on, what only one of them can do at a time: norms, rotations, waiting for each other. An estimate, which decides only
+/// about what is left over at a batch's end.
 const ALONE: f64 = 0.05;
 
 /// The texts of a batch, by number, each once.
